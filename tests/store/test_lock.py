@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,26 +25,24 @@ with TrajectoryWriter(sys.argv[1], resume=True) as writer:
 """
 
 
-def in_child(work: Callable[[], None]) -> int:
-    """Run ``work`` in a forked child; its exit code, 0 if it returned."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def test_a_second_writer_of_this_process_is_refused(store: str) -> None:
+def test_a_second_writer_is_refused_and_does_not_take_the_lock_away(store: str) -> None:
+    """Of this process, by whatever name, and of another; which may write when this one is done."""
+    link = store + ".link"
     with open_writer(store) as writer:
         add(writer, 0)
-        with pytest.raises(StoreLockedError, match=r"a writer of this process.*takeover=True"):
-            TrajectoryWriter(store, resume=True)
+        os.symlink(store, link)
+        for name in (store, link, store):
+            with pytest.raises(StoreLockedError, match=r"a writer of this process.*takeover=True"):
+                TrajectoryWriter(name, resume=True)
+        result = run_python(RESUME, store, "2")
+        assert result.returncode != 0
+        assert f"StoreLockedError: {store}: process {os.getpid()}" in result.stderr
+        writer.commit()
+        assert_holds(TrajectoryDataset(store), range(1))
         add(writer, 1)
-    assert_holds(TrajectoryDataset(store), range(2))
+    result = run_python(RESUME, store, "2")
+    assert result.returncode == 0, result.stderr
+    assert_holds(TrajectoryDataset(store), range(3))
 
 
 def test_garbage_lets_a_lock_go_while_another_is_taken(
@@ -76,43 +75,6 @@ def made(folder: Path, *names: str) -> tuple[str, ...]:
     return names
 
 
-def test_another_name_of_the_folder_makes_no_difference(store: str) -> None:
-    link = store + ".link"
-    with open_writer(store):
-        os.symlink(store, link)
-        with pytest.raises(StoreLockedError):
-            TrajectoryWriter(link, resume=True)
-
-
-def test_a_refused_writer_does_not_take_the_lock_away(store: str) -> None:
-    """Closing any descriptor of the file would drop a POSIX record lock."""
-    with open_writer(store) as writer:
-        add(writer, 0)
-        for _ in range(2):
-            with pytest.raises(StoreLockedError):
-                TrajectoryWriter(store, resume=True)
-        result = run_python(RESUME, store, "1")
-        assert "StoreLockedError" in result.stderr
-
-
-def test_a_writer_of_another_process_is_refused_and_told_of_us(store: str) -> None:
-    with open_writer(store) as writer:
-        add(writer, 0)
-        result = run_python(RESUME, store, "1")
-        assert result.returncode != 0
-        assert f"StoreLockedError: {store}: process {os.getpid()}" in result.stderr
-    result = run_python(RESUME, store, "1")
-    assert result.returncode == 0, result.stderr
-    assert_holds(TrajectoryDataset(store), range(2))
-
-
-def test_readers_need_no_lock(store: str) -> None:
-    with open_writer(store) as writer:
-        add(writer, 0)
-        writer.commit()
-        assert_holds(TrajectoryDataset(store), range(1))
-
-
 def test_a_failed_opening_lets_the_lock_go(store: str) -> None:
     record(store, 4)
     os.unlink(os.path.join(store, "actions", "c.0.0.0"))
@@ -130,11 +92,46 @@ def test_a_lock_may_be_released_twice(tmp_path: os.PathLike[str]) -> None:
     os.close(folder)
 
 
+@pytest.fixture
+def fork() -> Iterator[Any]:
+    """Fork a child that works once it is told to; the function returned tells it, and waits."""
+    ends: list[Callable[[], None]] = []
+
+    def start(work: Callable[[], object]) -> Callable[[], None]:
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.read(told, 1)
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+
+        def end() -> None:
+            ends.remove(end)
+            os.write(tell, b"x")
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os.close(told)
+            os.close(tell)
+            assert code == 0
+
+        ends.append(end)
+        return end
+
+    yield start
+    for end in list(ends):
+        end()
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 class TestForkedChild:
     """What a child made by fork may do with its parent's writer: nothing."""
 
-    def test_it_may_not_use_the_writer_and_its_exit_does_no_harm(self, store: str) -> None:
+    def test_it_may_not_use_the_writer_and_its_exit_does_no_harm(
+        self, store: str, fork: Any
+    ) -> None:
         with open_writer(store) as writer:
             add(writer, 0)
 
@@ -144,58 +141,28 @@ class TestForkedChild:
                 with pytest.raises(ClosedError):
                     writer.commit()
                 writer.close()
-
-            assert in_child(work) == 0
-            add(writer, 1)
-        assert_holds(TrajectoryDataset(store), range(2))
-
-    def test_it_is_refused_while_the_parent_writes(self, store: str) -> None:
-        with open_writer(store) as writer:
-            add(writer, 0)
-
-            def work() -> None:
                 with pytest.raises(StoreLockedError):
                     TrajectoryWriter(store, resume=True)
 
-            assert in_child(work) == 0
+            fork(work)()
             assert "StoreLockedError" in run_python(RESUME, store, "1").stderr
+            add(writer, 1)
+        assert_holds(TrajectoryDataset(store), range(2))
 
-    def test_it_does_not_keep_the_lock_after_its_parent_let_go(self, store: str) -> None:
-        writer = open_writer(store)
-        add(writer, 0)
-        told, tell = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.read(told, 1)
-            os._exit(0)
-        try:
-            writer.close()
-            TrajectoryWriter(store, resume=True).close()
-        finally:
-            os.write(tell, b"x")
-            os.waitpid(child, 0)
-            os.close(told)
-            os.close(tell)
-
-    def test_it_may_write_once_the_parent_let_go(self, store: str) -> None:
+    def test_it_keeps_no_lock_and_may_write_once_its_parent_let_go(
+        self, store: str, fork: Any
+    ) -> None:
         """A data loader's worker, say, that was forked while the store was being written."""
         writer = open_writer(store)
         add(writer, 0)
-        told, tell = os.pipe()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.read(told, 1)
-                with TrajectoryWriter(store, resume=True, threads=1) as mine:
-                    add(mine, 1)
-                code = 0
-            finally:
-                os._exit(code)
+
+        def work() -> None:
+            with TrajectoryWriter(store, resume=True, threads=1) as mine:
+                add(mine, 2)
+
+        go_on = fork(work)
         writer.close()
-        os.write(tell, b"x")
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os.close(told)
-        os.close(tell)
-        assert code == 0
-        assert_holds(TrajectoryDataset(store), range(2))
+        with TrajectoryWriter(store, resume=True) as writer:
+            add(writer, 1)
+        go_on()
+        assert_holds(TrajectoryDataset(store), range(3))

@@ -14,7 +14,7 @@ from mosaic_collect.errors import CorruptStoreError, StoreLostError, WriteError
 from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
 from mosaic_collect.store.objects import ObjectBlobs, blobs_in
 from mosaic_collect.store.ranks import blobs_at
-from tests.helpers import buffer_mb, run_python
+from tests.helpers import SMALL, buffer_mb, record, run_python
 from tests.service import Proxy
 
 obstore = pytest.importorskip("obstore")
@@ -27,14 +27,6 @@ LARGE = bytes(range(256)) * 1024  # more than is read when a blob is opened
 def place(request: pytest.FixtureRequest) -> Any:
     """Where a store may lie."""
     return MemoryStore() if request.param == "memory" else request.getfixturevalue("s3")
-
-
-@pytest.fixture
-def blobs(place: Any) -> ObjectBlobs:
-    """Claimed by nobody yet."""
-    found = blobs_at(place)
-    assert isinstance(found, ObjectBlobs)
-    return found
 
 
 def claimed(place: Any, require_ours: Callable[[], None] = lambda: None) -> ObjectBlobs:
@@ -63,6 +55,8 @@ def test_an_upload_is_there_when_it_is_settled_and_not_before(place: Any) -> Non
     upload.finish()
     blobs.settle([])
     assert read_all(blobs, "x/c.0.0", 100) == b"onetwothree"
+    blobs.remove(["x/c.0.0"])
+    assert blobs.find("x/c.0.0") is not None, "nothing is ever removed"
 
 
 def test_an_upload_that_is_abandoned_was_never_there(place: Any) -> None:
@@ -96,6 +90,10 @@ def test_a_blob_is_read_in_ranges(place: Any) -> None:
         assert blob.read(start, nbytes) == LARGE[start : start + nbytes]
     with pytest.raises(FileNotFoundError, match="/none"):
         blobs.open("none")
+    blobs.put({"zarr.json": b""})
+    assert read_all(blobs, "zarr.json", 100) == b""
+    with pytest.raises(CorruptStoreError):
+        TrajectoryDataset(blobs)
 
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "both", "no etags"])
@@ -108,14 +106,13 @@ def test_a_service_that_ignores_conditions_is_refused(ignored: str) -> None:
             found = super().ask(request, key, call, *args, **options)
             return {**found, "e_tag": None} if "mode" in options and "tags" in ignored else found
 
-    memory, schema = MemoryStore(), Schema((Field(name="x"),))
-    with TrajectoryWriter(memory, schema, 2) as writer:
-        writer.add_step(x=np.zeros(2, np.float32))
+    memory = MemoryStore()
+    record(memory, 1)
     with pytest.raises(WriteError, match="no heed to conditions"):
         TrajectoryWriter(Careless(memory, "s3://b/run"), resume=True)
     assert TrajectoryDataset(memory).num_steps == 1
     with pytest.raises(WriteError, match="no heed to conditions"):
-        TrajectoryWriter(Careless(MemoryStore(), "s3://b/run"), schema, 2)
+        TrajectoryWriter(Careless(MemoryStore(), "s3://b/run"), SMALL, 2)
 
 
 def test_conditions_are_tested_once_per_writer(s3: str, s3_server: tuple[str, int]) -> None:
@@ -133,11 +130,9 @@ def test_conditions_are_tested_once_per_writer(s3: str, s3_server: tuple[str, in
 
 def test_opening_a_store_makes_one_request(s3: str, s3_server: tuple[str, int], npy: str) -> None:
     """Of its root document."""
-    schema = Schema((Field(name="x"),))
     stores = [f"{s3}/a.zarr", f"{s3}/b.zarr"]
     for store in stores:
-        with TrajectoryWriter(store, schema, 2) as writer:
-            writer.add_step(x=np.zeros(2, np.float32))
+        record(store, 1)
     with Proxy(s3_server) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.url)
 
@@ -151,14 +146,6 @@ def test_opening_a_store_makes_one_request(s3: str, s3_server: tuple[str, int], 
         dataset = TrajectoryDataset(stores[0])
         assert requests(dataset.refresh) == ["zarr.json"]
         assert requests(lambda: export_npy(stores, npy)).count("zarr.json") == 2
-
-
-def test_an_empty_object_is_an_empty_blob(place: Any) -> None:
-    blobs = claimed(place)
-    blobs.put({"zarr.json": b""})
-    assert read_all(blobs, "zarr.json", 100) == b""
-    with pytest.raises(CorruptStoreError):
-        TrajectoryDataset(blobs)
 
 
 def test_what_was_replaced_is_never_read_as_one_of_both(place: Any) -> None:
@@ -220,24 +207,10 @@ def test_who_came_since_is_not_replaced_by_who_looked_before(place: Any) -> None
     with pytest.raises(StoreLostError):
         send(claimed(place, somebody_comes), "x", b"late")
     assert read_all(other, "x", 100) == b"of the new owner"
-
-
-def test_where_others_never_stop_it_is_given_up(place: Any) -> None:
-    send(claimed(place), "x", b"0")
-    other, count = claimed(place), iter(range(1, 100))
-
-    def somebody_comes() -> None:
-        send(other, "x", str(next(count)).encode())
-
+    count = iter(range(1, 100))
+    others_keep_writing = claimed(place, lambda: send(other, "x", str(next(count)).encode()))
     with pytest.raises(OSError, match="others keep writing"):
-        send(claimed(place, somebody_comes), "x", b"late")
-
-
-def test_nothing_is_removed(place: Any) -> None:
-    blobs = claimed(place)
-    send(blobs, "x", b"1")
-    blobs.remove(["x"])
-    assert blobs.find("x") is not None
+        send(others_keep_writing, "x", b"late")
 
 
 def test_a_failure_is_told_by_settle_and_names_the_place(place: Any) -> None:
@@ -296,11 +269,17 @@ def test_a_fork_is_refused_and_does_not_wait_for_ever(s3: str) -> None:
     assert "cannot be used here: start it by spawn" in done.stdout, done
 
 
+WIDE = Schema((Field(name="x", dim=20_000),))
+
+
+def open_wide(place: Any) -> TrajectoryWriter:
+    options = {"compressor": "none", "commit_seconds": None, "buffer_mb": buffer_mb(4, 2, WIDE)}
+    return TrajectoryWriter(place, WIDE, 2, **options)
+
+
 def test_a_block_that_grows_is_read_of_one_content(place: Any) -> None:
-    schema = Schema((Field(name="x", dim=20_000),))
-    options = {"buffer_mb": buffer_mb(4, 2, schema), "compressor": "none", "commit_seconds": None}
     rows = np.random.default_rng(1).standard_normal((3, 2, 20_000)).astype(np.float32)
-    with TrajectoryWriter(place, schema, 2, **options) as writer:
+    with open_wide(place) as writer:
         for step, values in enumerate(rows):
             writer.add_step(x=values)
             writer.commit()
@@ -316,15 +295,12 @@ def test_a_block_that_grows_is_read_of_one_content(place: Any) -> None:
 
 
 def test_a_shard_that_became_another_store_s_is_refused(place: Any) -> None:
-    schema = Schema((Field(name="x", dim=20_000),))
-    with TrajectoryWriter(place, schema, 2, compressor="none", buffer_mb=1) as writer:
-        writer.add_step(x=np.ones((2, 20_000), np.float32))
-    shard = TrajectoryDataset(place).view.parts[0].shard("x", 0)
-    other = MemoryStore()
-    with TrajectoryWriter(other, schema, 2, compressor="none", buffer_mb=1) as writer:
-        writer.add_step(x=np.zeros((2, 20_000), np.float32))
-    key = "x/c.0.0.0"
+    key, other = "x/c.0.0.0", MemoryStore()
+    for where in (place, other):
+        with open_wide(where) as writer:
+            writer.add_step(x=np.ones((2, 20_000), np.float32))
+    view = TrajectoryDataset(place).view.parts[0]
+    shard, out = view.shard("x", 0), np.empty(view.grids["x"].chunk_shape, np.float32)
     claimed(place).put({key: read_all(blobs_at(other), key, 10**7)})
-    out = np.empty((2, 1, 20_000), np.float32)
     with pytest.raises(CorruptStoreError, match="belongs to another recording"):
         shard.read(0, out)

@@ -31,9 +31,6 @@ def test_results_keep_the_items_order_however_late_the_first_is(pool: WorkerPool
         return item * item
 
     assert list(pool.map_ahead(work, range(50))) == [i * i for i in range(50)]
-
-
-def test_no_items(pool: WorkerPool) -> None:
     assert list(pool.map_ahead(str, [])) == []
 
 
@@ -58,35 +55,34 @@ def test_work_is_shared_between_threads(pool: WorkerPool) -> None:
     assert len(list(pool.map_ahead(lambda _: together.wait(), range(3)))) == 3
 
 
-def test_a_failure_comes_at_its_place_and_the_pool_lives_on(pool: WorkerPool) -> None:
+@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_failure_comes_at_its_place_and_the_pool_lives_on(
+    pool: WorkerPool, kind: type[BaseException]
+) -> None:
     def work(item: int) -> int:
         if item == 2:
-            raise ZeroDivisionError("item 2")
+            raise kind("item 2")
         return item
 
     results = pool.map_ahead(work, range(5))
     assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(ZeroDivisionError, match="item 2"):
+    with pytest.raises(kind, match="item 2"):
         next(results)
     assert list(pool.map_ahead(work, [7, 8])) == [7, 8]
 
 
-def test_even_an_interrupt_in_a_worker_reaches_the_waiting(pool: WorkerPool) -> None:
-    def work(_: int) -> int:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(pool.map_ahead(work, [0]))
-    assert list(pool.map_ahead(str, [1])) == ["1"]
-
-
-def test_close_ends_the_threads() -> None:
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_close_ends_the_threads_and_so_does_the_loss_of_a_pool(is_closed: bool) -> None:
     pool = WorkerPool(2, "short-lived")
-    pool.begin()
+    pool.submit(str, 1).result()
     threads = [t for t in threading.enumerate() if t.name.startswith("short-lived")]
     assert len(threads) == 2
     assert all(t.daemon for t in threads)
-    pool.shutdown()
+    if is_closed:
+        pool.shutdown()
+    else:
+        del pool
+        gc.collect()
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
@@ -123,18 +119,6 @@ def test_as_many_threads_as_the_system_gives(monkeypatch: pytest.MonkeyPatch) ->
         assert pool.begin() == 2
         assert list(pool.map(str, range(50))) == [str(i) for i in range(50)]
     assert not any(thread.is_alive() for thread in started)
-
-
-def test_a_pool_that_nobody_closed_ends_its_threads() -> None:
-    pool = WorkerPool(2, "forgotten")
-    pool.submit(str, 1).result()
-    threads = [t for t in threading.enumerate() if t.name.startswith("forgotten")]
-    del pool
-    gc.collect()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    assert len(threads) == 2
 
 
 def test_shutdown_can_cancel_what_has_not_begun() -> None:
