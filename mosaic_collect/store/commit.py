@@ -164,7 +164,6 @@ class Store:
 
         Its shards are finished, ``with_shards`` some since the last call.
         """
-        self.require_unguarded()
         if with_shards:
             self.blobs.settle(state.schema.stored_names)
         self._write_root(state)

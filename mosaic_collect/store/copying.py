@@ -32,7 +32,14 @@ from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.ranks import CLAIMS, Address, Recording, blobs_at
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.shard import LABEL_NBYTES, ShardLabel
-from mosaic_collect.store.view import DOCUMENT, StoreView, attributes_of, read_document, read_state
+from mosaic_collect.store.view import (
+    DOCUMENT,
+    StoreView,
+    attributes_of,
+    other_names,
+    read_document,
+    read_state,
+)
 from mosaic_collect.store.workers import WorkerPool
 
 _MOST_NBYTES = 1 << 16  # of a claim, or of the document of a folder of ranks
@@ -131,8 +138,8 @@ def copy_store(
 def _make_folder(source: Recording, goal: Blobs) -> None:
     """Copy a folder of ranks without its stores; claims are only ever added, each once."""
     there = Recording.find(goal)
-    strange = [n for n in goal.names() if n != CLAIMS and not goal.is_debris(n)]
-    if there.identity != source.identity and (there.is_multi_rank or strange):
+    others = other_names(goal, [CLAIMS])
+    if there.identity != source.identity and (there.is_multi_rank or others):
         raise StoreExistsError(
             f"{goal.address} exists and is no copy of this folder of ranks: copy to another place"
         )
@@ -184,8 +191,7 @@ def _check_target(goal: Blobs, state: StoreState) -> None:
     if goal.is_there() and read_document(goal) is not None:
         _check_older(read_state(goal), state, goal)
         return
-    ours = {LOCK_NAME, *state.schema.stored_names}
-    others = [n for n in goal.names() if n not in ours and not goal.is_debris(n)]
+    others = other_names(goal, {LOCK_NAME, *state.schema.stored_names})
     if others or not goal.is_there():
         raise StoreExistsError(
             f"{goal.address} exists and is no copy of the store: it holds {others[:3]}; copy to "

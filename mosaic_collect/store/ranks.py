@@ -46,7 +46,7 @@ from mosaic_collect.store.metadata import ATTRIBUTE, StoreState
 from mosaic_collect.store.objects import blobs_at_url, blobs_in, is_store_object, is_url
 from mosaic_collect.store.parsing import json_object, object_in
 from mosaic_collect.store.posix import PosixBlobs
-from mosaic_collect.store.view import DOCUMENT, StoreView, read_document, read_state
+from mosaic_collect.store.view import DOCUMENT, StoreView, other_names, read_document, read_state
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -177,11 +177,9 @@ class Recording:
             StoreExistsError: Something else lies there.
         """
         # In this order: what others make meanwhile is nothing strange.
-        names = blobs.names()
-        found = cls.find(blobs)
+        strange, found = other_names(blobs, [CLAIMS]), cls.find(blobs)
         if found.is_multi_rank:
             return found
-        strange = [n for n in names if n != CLAIMS and not blobs.is_debris(n)]
         if not strange:
             blobs.make()
             blobs.make_folders([CLAIMS])

@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import Executor
 from itertools import groupby, islice, product
 from typing import Any, Literal
@@ -63,8 +63,8 @@ def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None
         if not blobs.is_there():
             what = "it is a file" if blobs.is_taken() else "no such folder"
             raise StoreNotFoundError(f"no store at {where}: {what}")
-        if is_unborn(blobs):
-            return None
+        if not other_names(blobs, [LOCK_NAME]):
+            return None  # a kill before the first root document leaves no more
         data = read_document(blobs)  # which may have been made just now
     if data is not None:
         return _state_of(data, blobs)
@@ -148,9 +148,9 @@ def existing_state(blobs: Blobs, resume: Resume, overwrite: bool = False) -> Sto
     return None
 
 
-def is_unborn(blobs: Blobs) -> bool:
-    """Whether only what a kill before the first root document leaves is there: lock, temp files."""
-    return all(n == LOCK_NAME or blobs.is_debris(n) for n in blobs.names())
+def other_names(blobs: Blobs, own: Container[str]) -> list[str]:
+    """Names in a place that are neither among ``own`` nor left by killed writers."""
+    return [name for name in blobs.names() if name not in own and not blobs.is_debris(name)]
 
 
 def read_document(blobs: Blobs, folder: str = "") -> bytes | None:
@@ -220,25 +220,23 @@ class StoreView:
     """An immutable snapshot of a store; decodes only the chunks that are asked for.
 
     Pickles with its state: another process sees the same steps, whatever was committed meanwhile.
+
+    Attributes:
+        blobs: Files of the store.
+        state: State of the store.
+        address: Where the store lies.
+        grids: Cutting of each stored field.
     """
 
     def __init__(self, blobs: Blobs, state: StoreState) -> None:
         self.blobs, self.state = blobs, state
-        self.grids = state.grids()
+        self.address, self.grids = blobs.address, state.grids()
 
     @classmethod
     def of(cls, blobs: Blobs, document: bytes | None = None) -> StoreView | None:
         """Take a snapshot of the store; arguments, None and errors as of ``read_state``."""
         state = read_state(blobs, document)
         return None if state is None else cls(blobs, state)
-
-    def __reduce__(self) -> Any:
-        return StoreView, (self.blobs, self.state)
-
-    @property
-    def address(self) -> str:
-        """Where the store lies."""
-        return self.blobs.address
 
     def require_seen(self) -> None:
         """Make sure that the store is here: for a process that was handed the view of another.

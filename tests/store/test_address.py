@@ -69,18 +69,31 @@ def test_a_url_is_refused_and_never_a_folder(
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize("kind", [str, Path])
-def test_the_tilde_is_the_home(home: Path, kind: Callable[[str], Any]) -> None:
-    with mc.TrajectoryWriter(kind("~/run.zarr"), helpers.SMALL, 2) as writer:
+@pytest.mark.parametrize("kind", [str, Path, None])
+def test_the_tilde_is_the_home_and_a_url_is_taken_wherever_a_path_is(
+    home: Path, request: pytest.FixtureRequest, kind: Callable[[str], Any] | None
+) -> None:
+    if kind is None:
+        where = full = request.getfixturevalue("s3").removesuffix("/expert.zarr")
+        npy = "~/run.npy"
+    else:
+        where, full, npy = "~", str(home), kind("~/run.npy")
+    store, again = ((kind or str)(f"{where}/{name}.zarr") for name in ("run", "again"))
+    with mc.TrajectoryWriter(store, helpers.SMALL, 2) as writer:
         helpers.add(writer, 0, 1)
-    assert writer.path == str(home / "run.zarr")
-    assert mc.TrajectoryDataset(kind("~/run.zarr")).num_steps == 2
-    assert mc.verify_store(kind("~/run.zarr")).ok
-    assert summarize(kind("~/run.zarr")).kind == "store"
-    report = mc.export_npy(kind("~/run.zarr"), kind("~/run.npy"))
-    assert report.path == str(home / "run.npy")
-    assert mc.verify_export(kind("~/run.zarr"), kind("~/run.npy")).ok
-    assert mc.import_npy(kind("~/run.npy"), kind("~/again.zarr")).store == str(home / "again.zarr")
+    assert writer.path == f"{full}/run.zarr"
+    with mc.TrajectoryWriter(store, resume="auto") as writer:
+        helpers.add(writer, 2, 3)
+    dataset = mc.TrajectoryDataset(f"{store}/")
+    assert (dataset.path, dataset.num_steps) == (writer.path, 4)
+    assert mc.verify_store(store).ok
+    assert (mc.summarize(store).path, mc.summarize(store).kind) == (writer.path, "store")
+    assert mc.export_npy(store, npy).path == str(home / "run.npy")
+    assert mc.verify_export([store], npy).ok
+    with pytest.raises(InputError, match="the same store"):
+        mc.export_npy([store, f"{store}/"], npy)
+    assert mc.import_npy(npy, again).store == f"{full}/again.zarr"
+    assert mc.import_npy(npy, again, resume=True).first_step == 4
     assert sorted(os.listdir()) == ["e.npy", "made.zarr"]
 
 

@@ -26,8 +26,7 @@ PAGE = b"<html>" + b"x" * 300_000
 
 @pytest.fixture
 def made(store: str) -> str:
-    record(store, 6)
-    return store
+    return record(store, 6).path
 
 
 def picture(path: str) -> None:

@@ -53,6 +53,7 @@ def write(store: str, steps: int = 2, **options: Any) -> None:
 
 @pytest.mark.parametrize("given", [ROBOT, ROBOT.to_metadata()])
 def test_a_robot_is_stored_and_shown(store: str, given: Any) -> None:
+    """And names the columns."""
     write(store, robot=given, metadata={"terms": TERMS})
     dataset = TrajectoryDataset(store)
     assert dataset.robot == Robot.from_metadata(dataset.metadata) == ROBOT
@@ -61,11 +62,6 @@ def test_a_robot_is_stored_and_shown(store: str, given: Any) -> None:
     told = "biped: 2 joints, 2 actions, 0.02 s per step (50 Hz), simulated in steps of 0.005 s"
     assert ("robot", told) in summarize(store).facts
     assert told in summary_text(summarize(store))
-
-
-def test_names_of_columns(store: str) -> None:
-    write(store, robot=ROBOT, metadata={"terms": TERMS})
-    dataset = TrajectoryDataset(store)
     assert column_names(dataset, "observations") == [
         *("joint_pos[hip]@-1", "joint_pos[knee]@-1", "joint_pos[hip]", "joint_pos[knee]"),
         *("ankle_vel[left]", "ankle_vel[right]", "height"),
@@ -75,12 +71,6 @@ def test_names_of_columns(store: str) -> None:
     assert column_names(dataset.view, "actions") == ["actions[knee]", "actions[hip]"]
     assert column_names(dataset.state, "phase") == ["phase"]
     assert column_names(dataset, "image") == ["image[0]", "image[1]"]
-
-
-def test_columns_without_a_robot(store: str) -> None:
-    write(store)
-    assert TrajectoryDataset(store).robot is None
-    assert column_names(TrajectoryDataset(store), "actions") == ["actions[0]", "actions[1]"]
 
 
 def test_a_text_is_a_name(store: str) -> None:
@@ -144,8 +134,10 @@ def test_stores_of_two_robots_are_not_merged(tmp_path: Path) -> None:
         export_npy(paths, str(tmp_path / "all.npy"))
 
 
-def test_damaged_metadata_are_shown_as_such(store: str) -> None:
+def test_no_robot_and_damaged_metadata_are_shown_as_such(store: str) -> None:
     write(store)
+    assert TrajectoryDataset(store).robot is None
+    assert column_names(TrajectoryDataset(store), "actions") == ["actions[0]", "actions[1]"]
     with TrajectoryWriter(store, resume=True) as writer:
         writer.update_metadata(robot={"control_dt": "fast"})
     with pytest.raises(InputError, match="control_dt: expected seconds above 0, got fast"):

@@ -48,21 +48,11 @@ def test_a_url_that_cannot_be_opened_is_refused(url: str, said: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "s3://bucket/run#1.zarr",
-            "s3://bucket/run?seed=1",
-            "gs://bucket/run#1",
-            "az://box/run#1",
-        ),
-        *("s3://user@bucket/run", "s3://user:secret@bucket/run", "s3://bucket:80/run"),
-        *("s3://bucket/ru\tn", "s3://bucket/ru\nn", "s3://bucket/run ", "s3://bucket/ru\x7fn"),
-        *(
-            "s3://bucket/a/../run",
-            "s3://bucket/./run",
-            "s3://bucket/a//run",
-            "s3://b\u00fccket/run",
-        ),
-        *("s3://bucket/run%231", "s3://bucket/a%2Frun", "s3://bucket/a/%2e%2e/run"),
+        *(f"s3://bucket/{name}" for name in ("run#1.zarr", "run?seed=1", "ru\tn", "ru\nn", "run ")),
+        *(f"s3://bucket/{name}" for name in ("ru\x7fn", "run%231", "a%2Frun", "a/%2e%2e/run")),
+        *(f"s3://bucket/{name}" for name in ("a/../run", "./run", "a//run")),
+        *(f"s3://{name}/run" for name in ("user@bucket", "user:secret@bucket", "bucket:80")),
+        *("s3://b\u00fccket/run", "gs://bucket/run#1", "az://box/run#1"),
     ],
 )
 def test_a_url_that_leads_to_another_place_is_refused(
@@ -229,25 +219,6 @@ def test_store_objects_without_conditional_writes_are_refused(tmp_path: Any) -> 
     for store in (LocalStore(str(tmp_path)), HTTPStore.from_url("http://127.0.0.1:9/run.zarr")):
         with pytest.raises(InputError, match=f"got its {type(store).__name__}"):
             mc.TrajectoryDataset(store)
-
-
-def test_a_url_is_taken_wherever_a_path_is(s3: str, npy: str) -> None:
-    with mc.TrajectoryWriter(s3, helpers.SMALL, 2) as writer:
-        helpers.add(writer, 0, 1)
-    assert writer.path == s3
-    with mc.TrajectoryWriter(s3, resume="auto") as writer:
-        helpers.add(writer, 2, 3)
-    dataset = mc.TrajectoryDataset(f"{s3}/")
-    assert (dataset.path, dataset.num_steps) == (s3, 4)
-    assert mc.verify_store(s3).ok
-    assert mc.summarize(s3).path == s3
-    assert mc.export_npy(s3, npy).num_pairs
-    assert mc.verify_export([s3], npy).ok
-    with pytest.raises(InputError, match="the same store"):
-        mc.export_npy([s3, f"{s3}/"], npy)
-    copy = s3.replace("expert", "import")
-    assert mc.import_npy(npy, copy).store == copy
-    assert mc.import_npy(npy, copy, resume=True).first_step == 4
 
 
 @pytest.mark.parametrize("encode_in", ["threads", "process"])
