@@ -198,6 +198,7 @@ def work(task: tuple[str, str, bytes], pieces: Sequence[Any]) -> list[Any]:
 
 
 def _admitted(identity: str, _token: str, pickled: bytes) -> Any:
+    """The function of a pass, once this process is known to have the same package and files."""
     here, mine = f"worker {socket.gethostname()}, process {os.getpid()}", package_identity()
     if mine != identity:  # before anything of it is unpickled
         raise ClusterError(f"{here}: expected mosaic_collect {identity}, got {mine}")

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mosaic_collect.store.schema import Field
 
@@ -137,18 +136,6 @@ def cut_steps(grids: Mapping[str, FieldGrid]) -> dict[str, int]:
     """``chunk_steps`` of those fields whose steps are cut."""
     cut = {name: grid.chunk_steps for name, grid in grids.items()}
     return {name: steps for name, steps in cut.items() if steps < grids[name].block_steps}
-
-
-def may_be_cut(told: Any, fields: Iterable[Field], block_steps: Any) -> bool:
-    """Whether a document's word for ``cut_steps`` of these fields can be one."""
-    known = [f.name for f in fields if f.has_axes]
-    return isinstance(told, dict) and all(
-        name in known
-        and type(steps) is type(block_steps) is int
-        and 0 < steps < block_steps
-        and block_steps % steps == 0
-        for name, steps in told.items()
-    )
 
 
 def _most_steps(field: Field) -> int:

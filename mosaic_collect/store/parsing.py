@@ -19,7 +19,6 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.codec import CODECS, Compressor
-from mosaic_collect.store.grid import may_be_cut
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     COLLECTING,
@@ -157,11 +156,10 @@ class _Checks:
         num_envs = self._count("num_envs", 1, MAX_ENVS)
         steps = self._count("committed_steps", 0, _MAX_STEPS)
         pairs, next_id = num_envs * steps, self._count("next_trajectory_id", 0, _MAX_ID)
-        cut, status = document.get("chunk_steps", {}), document.get("status")
-        is_cut = may_be_cut(cut, schema.fields, document.get("block_steps"))
-        self._check("chunk_steps", cut, is_cut, "divisors of block_steps")
+        status = document.get("status")
         self._check("status", status, status in _STATUS, " or ".join(_STATUS))
-        self._count("block_steps", 1, _MAX_STEPS)
+        axes = [f.name for f in schema.fields if f.has_axes]
+        self._chunk_steps(axes, self._count("block_steps", 1, _MAX_STEPS))
         self._counts("chunk_envs", schema.stored_names, 1, num_envs)
         self._compressor()
         self._count("num_valid", 0, pairs)
@@ -207,6 +205,14 @@ class _Checks:
         if self._check(name, sorted(value), sorted(value) == names, f"the keys {names}"):
             for key, count in value.items():
                 self._whole(f"{name}.{key}", count, least, most)
+
+    def _chunk_steps(self, names: list[str], block_steps: int) -> None:
+        value = self._document.get("chunk_steps", {})
+        is_good = isinstance(value, dict) and all(
+            name in names and type(n) is int and 0 < n < block_steps and block_steps % n == 0
+            for name, n in value.items()
+        )
+        self._check("chunk_steps", value, is_good, "divisors of block_steps")
 
     def _given(self, names: list[str]) -> None:
         value = self._typed("given", dict)

@@ -26,27 +26,6 @@ MAX_DIM = 1 << 24  # values of a row, along all its axes
 MAX_AXES = 8  # of a row; NumPy before 2 has 32 in all
 
 
-def plain_dim(dim: Any) -> Any:
-    """Of Python's own numbers, as JSON takes no NumPy's; and one spelling of each shape."""
-    if isinstance(dim, (list, tuple)):
-        axes = tuple(operator.index(n) if is_whole(n, 1) else n for n in dim)
-        single = len(axes) == 1 and is_whole(axes[0], 1)
-        return axes[0] if single else axes or None
-    return operator.index(dim) if is_whole(dim, 1) else dim
-
-
-def dim_problems(dim: Any) -> list[str]:
-    """What is wrong with a plain ``dim``, in words."""
-    if not isinstance(dim, tuple):
-        good = dim is None or is_whole(dim, 1, MAX_DIM)
-        return [] if good else [f"dim must be None or 1..{MAX_DIM}, got {dim!r:.80}"]
-    if len(dim) > MAX_AXES or not all(is_whole(n, 1, MAX_DIM) for n in dim):
-        return [f"dim must be at most {MAX_AXES} whole numbers from 1, got {dim!r:.80}"]
-    if prod(dim) > MAX_DIM:
-        return [f"dim {dim} is {prod(dim)} values a row, at most {MAX_DIM} are possible"]
-    return []
-
-
 VALID_MASK = "valid_mask"
 TRAJECTORY_ID = "trajectory_id"
 TRAJECTORY_END = "trajectory_end"
@@ -70,6 +49,15 @@ MOSAIC_FIELDS = (
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
+def _plain_dim(dim: Any) -> Any:
+    """The dim in Python's own numbers, as JSON takes no NumPy's; each shape has one spelling."""
+    if isinstance(dim, (list, tuple)):
+        axes = tuple(operator.index(n) if is_whole(n, 1) else n for n in dim)
+        single = len(axes) == 1 and is_whole(axes[0], 1)
+        return axes[0] if single else axes or None
+    return operator.index(dim) if is_whole(dim, 1) else dim
+
+
 @dataclass(frozen=True)
 class Field:
     """One named array of a store.
@@ -90,7 +78,7 @@ class Field:
     default: float | str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dim", plain_dim(self.dim))
+        object.__setattr__(self, "dim", _plain_dim(self.dim))
         if not isinstance(self.default, np.bool_):
             object.__setattr__(self, "default", pythons(self.default))
 
@@ -137,13 +125,25 @@ class Field:
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
             found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
-        found += [f"field {self.name!r}: {problem}" for problem in dim_problems(self.dim)]
+        if problem := self._dim_problem():
+            found.append(f"field {self.name!r}: {problem}")
         # A numpy.dtype equals its name, but is none.
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             found.append(
                 f"field {self.name!r}: dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
             )
         return found
+
+    def _dim_problem(self) -> str | None:
+        dim = self.dim
+        if not isinstance(dim, tuple):
+            good = dim is None or is_whole(dim, 1, MAX_DIM)
+            return None if good else f"dim must be None or 1..{MAX_DIM}, got {dim!r:.80}"
+        if len(dim) > MAX_AXES or not all(is_whole(n, 1, MAX_DIM) for n in dim):
+            return f"dim must be at most {MAX_AXES} whole numbers from 1, got {dim!r:.80}"
+        if self.width > MAX_DIM:
+            return f"dim {dim} is {self.width} values a row, at most {MAX_DIM} are possible"
+        return None
 
 
 #: The field that ``Schema.with_ends`` adds.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mosaic_collect import DaskEngine, Field, Schema, export_npy, verify_export
-from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError
+from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export import npy as npy_format
 from mosaic_collect.export.target import Target, opened_elsewhere
 from mosaic_collect.npyfile.read import scan_npy
@@ -156,18 +156,3 @@ def test_workers_of_a_killed_export_do_not_reach_the_next_ones_file(npy: str) ->
             _put(path, 1)
     assert Path(npy).read_bytes() == b"123456789"
     assert os.listdir(os.path.dirname(npy)) == ["expert.npy"]
-
-
-def test_errors_before_anything_is_written(
-    engine: DaskEngine, made: str, npy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(InputError, match=r"\.npy"):
-        export_npy(made, npy[:-1], engine=engine)
-
-    def no_room(fd: int, offset: int, length: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", no_room)
-    with pytest.raises(SpaceError):
-        export_npy(made, npy, engine=engine)
-    assert os.listdir(os.path.dirname(npy)) == ["expert.zarr"]

@@ -1,10 +1,10 @@
-"""Statistics and counts by a cluster are those of this process, bit for bit."""
+"""Statistics, counts and ``verify`` by a cluster are those of this process, bit for bit."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mosaic_collect import (
     Field,
     StoreStatistics,
     TrajectoryDataset,
+    VerifyReport,
     store_statistics,
     summarize,
     verify_store,
@@ -111,3 +112,28 @@ def test_ends_are_held_against_ids(
     problems = verify_store(store, engine=engine).problems
     assert problems == verify_store(store, engine=Engine(1)).problems
     assert re.search(words, " ".join(problems)) if words else not problems
+
+
+def verified(store: str, **options: Any) -> VerifyReport:
+    return replace(verify_store(store, **options), seconds=0.0)
+
+
+def test_a_verify(engine: DaskEngine, made: str) -> None:
+    told: list[int] = []
+    report = verified(made, progress=told.append, engine=engine)
+    assert report.ok
+    assert report == verified(made)
+    assert sum(told) == report.checked
+    stores.flip(os.path.join(made, "actions", "c.3.0.0"), 2)
+    stores.flip(os.path.join(made, "trajectory_id", "c.9.0"), -1)
+    os.unlink(os.path.join(made, "motion_id", "c.15.0"))
+    report = verified(made, engine=engine)
+    assert len(report.problems) == 3
+    assert report == verified(made)
+
+
+def test_a_worker_killed_in_a_verify(mortal: DaskEngine, made: str, killing: Killing) -> None:
+    stores.flip(os.path.join(made, "action_mean", "c.15.0.0"), 2)
+    report = verified(made, progress=killing, engine=mortal)
+    assert len(report.problems) == 1
+    assert report == verified(made)
