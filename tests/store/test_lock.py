@@ -49,7 +49,9 @@ def test_garbage_lets_a_lock_go_while_another_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The collector may run at any allocation, in whoever holds what a lock needs to be let go."""
-    folders = [os.open(tmp_path / name, os.O_RDONLY) for name in made(tmp_path, "a", "b")]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    folders = [os.open(tmp_path / name, os.O_RDONLY) for name in ("a", "b")]
     cycle: list[object] = [StoreLock("a", folders[0])]
     cycle.append(cycle)
     del cycle
@@ -67,12 +69,6 @@ def test_garbage_lets_a_lock_go_while_another_is_taken(
     lock.release()
     for folder in folders:
         os.close(folder)
-
-
-def made(folder: Path, *names: str) -> tuple[str, ...]:
-    for name in names:
-        (folder / name).mkdir()
-    return names
 
 
 def test_a_failed_opening_lets_the_lock_go(store: str) -> None:

@@ -88,36 +88,27 @@ def test_close_ends_the_threads_and_so_does_the_loss_of_a_pool(is_closed: bool) 
         assert not thread.is_alive()
 
 
-def test_without_any_thread_the_caller_does_the_work(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("given", [0, 2])
+def test_as_many_threads_as_the_system_gives(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: int
 ) -> None:
-    """Where the system starts no more threads, or at the interpreter's exit."""
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with WorkerPool(3, "lonely") as pool:
-        assert list(pool.map_ahead(lambda i: (i, threading.current_thread()), range(20))) == [
-            (i, threading.current_thread()) for i in range(20)
-        ]
-        assert isinstance(pool.submit(int, "x").exception(), ValueError)
-    assert "lonely: 0 of 3 threads: can't start new thread" in caplog.text
-
-
-def test_as_many_threads_as_the_system_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, started = threading.Thread.start, []
+    """Without any, as at the interpreter's exit, the caller does the work."""
+    start, started = threading.Thread.start, list[threading.Thread]()
 
     def some(thread: threading.Thread) -> None:
-        if len(started) == 2:
+        if len(started) == given:
             raise RuntimeError("can't start new thread")
         started.append(thread)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", some)
     with WorkerPool(5, "few") as pool:
-        assert pool.begin() == 2
-        assert list(pool.map(str, range(50))) == [str(i) for i in range(50)]
+        assert pool.begin() == given
+        done = list(pool.map_ahead(lambda i: (i, threading.current_thread()), range(50)))
+        assert isinstance(pool.submit(int, "x").exception(), ValueError)
+    assert [i for i, _ in done] == list(range(50))
+    assert {thread for _, thread in done} <= {*(started or [threading.current_thread()])}
+    assert f"few: {given} of 5 threads: can't start new thread" in caplog.text
     assert not any(thread.is_alive() for thread in started)
 
 
