@@ -224,7 +224,7 @@ class StoreView:
     Attributes:
         blobs: Files of the store.
         state: State of the store.
-        address: Where the store lies.
+        address: Address of the store.
         grids: Cutting of each stored field.
     """
 
