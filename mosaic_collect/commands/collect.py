@@ -150,38 +150,34 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{rem
 def step_bar(
     max_steps: int | None,
     name: str = "collect",
-    on_first: Callable[[TrajectoryWriter], object] | None = None,
+    on_first: Callable[[TrajectoryWriter], object] = lambda writer: None,
 ) -> Iterator[Callable[[TrajectoryWriter], None]]:
     """Show progress on stderr, if that is a terminal; the bar starts with the first step.
 
     Yields:
         Function to call with the writer after each step.
     """
-    shown: Any = None
+    with contextlib.ExitStack() as opened:
+        bars: list[Any] = []
 
-    def show(writer: TrajectoryWriter) -> None:
-        nonlocal shown
-        if shown is None:
-            if on_first is not None:
+        def show(writer: TrajectoryWriter) -> None:
+            if not bars:
                 on_first(writer)
-            form = None if max_steps is None else _BAR
-            how = {"total": max_steps, "desc": name, "unit": " steps", "bar_format": form}
-            shown = tqdm(initial=writer.num_steps - 1, disable=None, **how)
-        shown.update(writer.num_steps - shown.n)
-        stats = writer.stats
-        seconds = max(stats.seconds, 1e-9)
-        shown.set_postfix_str(
-            f"{tqdm.format_sizeof(stats.steps * writer.num_envs / seconds)} env-steps/s, "
-            f"{stats.raw_nbytes / seconds / 1e6:.0f} MB/s, "
-            f"{stats.stalled_seconds / seconds:.0%} stalled",
-            refresh=False,
-        )
+                form = None if max_steps is None else _BAR
+                how = {"total": max_steps, "desc": name, "unit": " steps", "bar_format": form}
+                bar = tqdm(initial=writer.num_steps - 1, disable=None, **how)
+                bars.append(opened.enter_context(bar))
+            bars[0].update(writer.num_steps - bars[0].n)
+            stats = writer.stats
+            seconds = max(stats.seconds, 1e-9)
+            bars[0].set_postfix_str(
+                f"{tqdm.format_sizeof(stats.steps * writer.num_envs / seconds)} env-steps/s, "
+                f"{stats.raw_nbytes / seconds / 1e6:.0f} MB/s, "
+                f"{stats.stalled_seconds / seconds:.0%} stalled",
+                refresh=False,
+            )
 
-    try:
         yield show
-    finally:
-        if shown is not None:
-            shown.close()
 
 
 def watched(
