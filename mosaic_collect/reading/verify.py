@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import CorruptStoreError, StoreError, StoreMismatchError
+from mosaic_collect.errors import CorruptStoreError, StoreMismatchError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import ended_motions
 from mosaic_collect.reading.store_set import never_joined
@@ -23,6 +23,7 @@ from mosaic_collect.store.counts import nonfinite_pairs
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     SPARE,
+    StoreState,
     array_metadata,
     root_document,
 )
@@ -88,16 +89,18 @@ def verify_store(
         found = place.find()
     except CorruptStoreError as error:
         return VerifyReport(place.address, (str(error),), (), 0, 0, time.monotonic() - start)
-    reports = [
-        _verify_one(blobs, one.document, progress, engine)
-        for one in found
-        for blobs in one.stores.values()
-    ]
+    reports, problems, notes = list[VerifyReport](), list[str](), list[str]()
+    for one in found:
+        states = dict[str, StoreState]()
+        for name, blobs in one.stores.items():
+            report, state = _verify_one(blobs, one.document, progress, engine)
+            reports.append(report)
+            if state is not None:
+                states[name] = state
+        if one.is_multi_rank:
+            _compare_ranks(one, states, problems, notes)
     if place.is_one and not found[0].is_multi_rank:
         return reports[0]
-    problems, notes = list[str](), list[str]()
-    for one in found:
-        _compare_ranks(one, problems, notes)
     problems += [f"{one.path}: {problem}" for one in reports for problem in one.problems]
     notes += [f"{one.path}: {note}" for one in reports for note in one.notes]
     return VerifyReport(
@@ -110,29 +113,25 @@ def verify_store(
     )
 
 
-def _compare_ranks(found: Recording, problems: list[str], notes: list[str]) -> None:
-    """Add the contradictions between the stores of a multi-rank dataset; one store has none."""
-    if not found.is_multi_rank:
-        return
+def _compare_ranks(
+    found: Recording, states: Mapping[str, StoreState], problems: list[str], notes: list[str]
+) -> None:
+    """Add the contradictions between the stores of a multi-rank dataset that can be read."""
     problems += [f"{name}: a rank joined, and its store is not there" for name in found.missing()]
-    metadata, recorded = list[Mapping[str, Any]](), defaultdict[str, list[str]](list)
-    for name, blobs in found.stores.items():
+    recorded = defaultdict[str, list[str]](list)
+    for name, state in states.items():
+        for motion in ended_motions(state.metadata):
+            recorded[motion].append(name)
         try:
-            if state := read_state(blobs):
-                metadata.append(state.metadata)
-                for motion in ended_motions(state.metadata):
-                    recorded[motion].append(name)
-                found.check(name, state)
+            found.check(name, state)
         except StoreMismatchError as error:
             problems.append(str(error))
-        except StoreError:
-            pass  # which the store's own report has
     problems += [
         f"{found.blobs.address}: motion {motion} was recorded by {' and '.join(names)}"
         for motion, names in recorded.items()
         if len(names) > 1
     ]
-    if late := never_joined(found, metadata):
+    if late := never_joined(found, [state.metadata for state in states.values()]):
         notes.append(f"{', '.join(late)}: ranks that never joined")
 
 
@@ -141,22 +140,23 @@ def _verify_one(
     document: bytes | None,
     progress: Callable[[int], object] | None,
     engine: Engine | None,
-) -> VerifyReport:
+) -> tuple[VerifyReport, StoreState | None]:
+    """Verify a store; its state is None if it cannot be read, or has had no commit."""
     start, name = time.monotonic(), blobs.address
     try:
         view = StoreView.of(blobs, document)
     except CorruptStoreError as error:
-        return VerifyReport(name, (str(error),), (), 0, 0, time.monotonic() - start)
+        return VerifyReport(name, (str(error),), (), 0, 0, time.monotonic() - start), None
     if view is None:
-        return VerifyReport(name, (), ("killed before its first commit: zero steps",), 0, 0, 0.0)
-    check = _StoreCheck(view)
+        note = "killed before its first commit: zero steps"
+        return VerifyReport(name, (), (note,), 0, 0, 0.0), None
+    check, engine = _StoreCheck(view), engine or Engine()
     check.documents()
-    engine = engine or Engine()
     check.shards(progress or (lambda count: None), engine)
     check.totals(engine)
+    problems, notes = tuple(check.problems[:_MAX_PROBLEMS]), tuple(check.notes)
     seconds = time.monotonic() - start
-    problems = tuple(check.problems[:_MAX_PROBLEMS])
-    return VerifyReport(name, problems, tuple(check.notes), check.checked, check.nbytes, seconds)
+    return VerifyReport(name, problems, notes, check.checked, check.nbytes, seconds), view.state
 
 
 def _own(root: Any) -> dict[str, Any]:
@@ -182,7 +182,6 @@ class _StoreCheck:
         self.notes: list[str] = []
         self.checked = self.nbytes = 0
         self._counts = Counter[str]()  # per field, pairs that the metadata count, too
-        self._last_ids = np.full(view.state.num_envs, -1, np.int64)
 
     def documents(self) -> None:
         """Hold each ``zarr.json`` against what the state would write."""
@@ -213,8 +212,16 @@ class _StoreCheck:
             return
         shards = list(product(self._view.grids, range(self._state.num_blocks)))
         looks = engine.map(partial(_look, self._view), shards, self._view.require_seen)
-        for (name, block), look in zip(shards, looks, strict=True):
-            self._gather(name, block, *look)
+        last_ids = np.full(self._state.num_envs, -1, np.int64)
+        for (name, block), (problems, nbytes, count, ids) in zip(shards, looks, strict=True):
+            self.problems += problems
+            self.checked += 1
+            self.nbytes += nbytes
+            self._counts[name] += count
+            if ids is not None:
+                if not problems and (ids[0] < last_ids).any():
+                    self.problems.append(_wrong_ids(block))
+                last_ids = ids[1]
             progress(1)
         for name in self._view.grids:
             self._leftovers(name)
@@ -254,19 +261,6 @@ class _StoreCheck:
                 f"{name}/zarr.json lags at step {steps}: a writer is at work or was killed"
                 "; opening to write mends"
             )
-
-    def _gather(
-        self, name: str, block: int, problems: list[str], nbytes: int, count: int, ids: Any
-    ) -> None:
-        self.problems += problems
-        self.checked += 1
-        self.nbytes += nbytes
-        self._counts[name] += count
-        if ids is not None:
-            first, last = ids
-            if not problems and (first < self._last_ids).any():
-                self.problems.append(_wrong_ids(block))
-            self._last_ids = last
 
     def _leftovers(self, name: str) -> None:
         grid, blocks = self._view.grids[name], range(self._state.num_blocks)
