@@ -12,7 +12,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, StoreMismatchError
 from mosaic_collect.passes.engine import Engine
@@ -153,7 +152,6 @@ def _verify_one(
     check, engine = _StoreCheck(view), engine or Engine()
     check.documents()
     check.shards(progress or (lambda count: None), engine)
-    check.totals(engine)
     problems, notes = tuple(check.problems[:_MAX_PROBLEMS]), tuple(check.notes)
     seconds = time.monotonic() - start
     return VerifyReport(name, problems, notes, check.checked, check.nbytes, seconds), view.state
@@ -212,21 +210,18 @@ class _StoreCheck:
             return
         shards = list(product(self._view.grids, range(self._state.num_blocks)))
         looks = engine.map(partial(_look, self._view), shards, self._view.require_seen)
-        last_ids = np.full(self._state.num_envs, -1, np.int64)
-        for (name, block), (problems, nbytes, count, ids) in zip(shards, looks, strict=True):
+        for (name, _block), (problems, nbytes, count) in zip(shards, looks, strict=True):
             self.problems += problems
             self.checked += 1
             self.nbytes += nbytes
             self._counts[name] += count
-            if ids is not None:
-                if not problems and (ids[0] < last_ids).any():
-                    self.problems.append(_wrong_ids(block))
-                last_ids = ids[1]
             progress(1)
+        self._totals()
+        self.problems += trajectory_problems(self._view, engine)
         for name in self._view.grids:
             self._leftovers(name)
 
-    def totals(self, engine: Engine) -> None:
+    def _totals(self) -> None:
         """Hold the counts against the metadata; after damage they cannot agree, nor need they."""
         if self.problems:
             return
@@ -235,7 +230,6 @@ class _StoreCheck:
                 pairs = "valid pairs" if name == VALID_MASK else "non-finite pairs"
                 found = f"{self._counts[name]} {pairs}"
                 self.problems.append(f"{name}: {found}, metadata says {told}")
-        self.problems += end_problems(self._view, engine)
 
     def _json(self, folder: str = "") -> Any:
         try:
@@ -272,29 +266,21 @@ class _StoreCheck:
             )
 
 
-def _wrong_ids(block: int) -> str:
-    return f"{TRAJECTORY_ID}, block {block}: ids fall or were never given out"
-
-
-def _look(
-    view: StoreView, shard_of: tuple[str, int]
-) -> tuple[list[str], int, int, NDArray[np.int64] | None]:
+def _look(view: StoreView, shard_of: tuple[str, int]) -> tuple[list[str], int, int]:
     """Check the shard of a field and block.
 
     Returns:
-        What is wrong with it; the bytes that were checked; pairs that the metadata count, too, with
-        a true mask or with NaN or infinity; and of ids that were read the first and last of each
-        environment, ``(2, N)``.
+        What is wrong with it; the bytes that were checked; and pairs that the metadata count, too,
+        with a true mask or with NaN or infinity.
     """
     name, block = shard_of
     grid, steps, num_envs = view.grids[name], view.state.steps_of(block), view.state.num_envs
     problems, nbytes, count = list[str](), 0, 0
-    ids, is_rising = np.zeros((2, num_envs), np.int64), True
     chunk_values = np.empty(grid.chunk_shape, grid.field.dtype)
     try:
         shard = view.shard(name, block)
     except CorruptStoreError as error:
-        return [f"{error}{_touched(steps, range(num_envs))}"], 0, 0, None
+        return [f"{error}{_touched(steps, range(num_envs))}"], 0, 0
     with shard:
         for chunk in range(grid.chunks):
             nbytes += shard.stored_nbytes(chunk)
@@ -306,18 +292,11 @@ def _look(
                 problems.append(f"{error}{_touched(rows, envs)}")
                 continue
             values = chunk_values[: len(envs), : len(rows)]
-            if name == TRAJECTORY_ID:
-                ids[:, columns] = values[:, 0], values[:, -1]
-                is_rising &= bool((np.diff(values, axis=1) >= 0).all())
-            elif name == VALID_MASK:
+            if name == VALID_MASK:
                 count += int(np.count_nonzero(values))
             elif name in view.state.nonfinite:
                 count += nonfinite_pairs(values)
-    if name != TRAJECTORY_ID or problems:
-        return problems, nbytes, count, None
-    if not is_rising or (ids[1] >= view.state.next_trajectory_id).any():
-        problems.append(_wrong_ids(block))
-    return problems, nbytes, count, ids
+    return problems, nbytes, count
 
 
 def _touched(steps: range, envs: range) -> str:
@@ -326,49 +305,55 @@ def _touched(steps: range, envs: range) -> str:
     return f" (steps {steps[0]}..{steps[-1]}, envs {envs[0]}..{envs[-1]})"
 
 
-def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
-    """Where ends and ids contradict each other, in words, a block each.
+def trajectory_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
+    """Where ids fall or were never given out, or ends contradict them, in words.
 
     An end is followed by another id, and another id only comes behind an end or with a new run.
-    A store without the field has no such problems.
+    Blocks whose ids or ends are damaged are passed over.
 
     Args:
         view: View of one store.
         engine: Who reads; None: this thread.
 
     Raises:
-        CorruptStoreError: A damaged chunk.
         ClusterError: The cluster cannot do the work.
     """
-    if not view.state.schema.has_ends:
-        return []
-    ended, bad, blocks = 0, dict[int, str](), range(view.state.num_blocks)
-    check = partial(_check_ends, view)
-    for count, problems in (engine or Engine(1)).map(check, blocks, view.require_seen):
-        ended += count
-        for step, words in problems:
-            block = view.state.block_of(step)
-            bad.setdefault(block, f"{TRAJECTORY_END}, block {block}: {words}")
-    told = view.state.num_trajectories
-    if not bad and ended != told:
-        return [f"{TRAJECTORY_END}: {ended} ends, metadata says {told}"]
-    return list(bad.values())
+    check, blocks = partial(_check_block, view), range(view.state.num_blocks)
+    found = list((engine or Engine(1)).map(check, blocks, view.require_seen))
+    problems = [words for _ended, wrong in found for words in wrong]
+    ended = [count for count, _wrong in found if count is not None]
+    told, is_whole = view.state.num_trajectories, len(ended) == len(found)
+    if view.state.schema.has_ends and is_whole and not problems and sum(ended) != told:
+        problems.append(f"{TRAJECTORY_END}: {sum(ended)} ends, metadata says {told}")
+    return problems
 
 
-def _check_ends(view: StoreView, block: int) -> tuple[int, list[tuple[int, str]]]:
-    """Count the ends of a block; compare ends with ids from the last row before it on."""
-    own = view.state.steps_of(block)
+def _check_block(view: StoreView, block: int) -> tuple[int | None, list[str]]:
+    """Count the ends of a block, None if damaged; and the first contradiction, in words.
+
+    Ids and ends are compared from the last row before the block on.
+    """
+    state, own = view.state, view.state.steps_of(block)
     steps = range(max(0, own.start - 1), own.stop)
-    starts = {run.first_step for run in view.state.runs}
+    starts = {run.first_step for run in state.runs}
     inner = np.array([step not in starts for step in steps[1:]], np.bool_)
-    ended, problems = 0, list[tuple[int, str]]()
-    for envs in view.columns(TRAJECTORY_END):
-        ends, ids = (view.read(name, steps, envs) for name in (TRAJECTORY_END, TRAJECTORY_ID))
+    ended = 0
+    for envs in view.columns(TRAJECTORY_END if state.schema.has_ends else TRAJECTORY_ID):
+        try:
+            ids = view.read(TRAJECTORY_ID, steps, envs)
+            ends = view.read(TRAJECTORY_END, steps, envs) if state.schema.has_ends else None
+        except CorruptStoreError:
+            return None, []
+        change = np.diff(ids, axis=0)
+        if (ids[0] < 0).any() or (change < 0).any() or (ids[-1] >= state.next_trajectory_id).any():
+            return None, [f"{TRAJECTORY_ID}, block {block}: ids fall or were never given out"]
+        if ends is None:
+            continue
         committed = ends[own.start - steps.start :]
         ended += int(np.count_nonzero(committed))
         if (committed > TRUNCATED).any():
-            problems.append((own.start, f"expected {GOES_ON}..{TRUNCATED}"))
-        before, changed = ends[:-1] != GOES_ON, np.diff(ids, axis=0) != 0
+            return ended, [f"{TRAJECTORY_END}, block {block}: expected {GOES_ON}..{TRUNCATED}"]
+        before, changed = ends[:-1] != GOES_ON, change != 0
         kinds = {
             "an end, but the trajectory goes on": before & ~changed,
             "no end, but another trajectory follows": changed & ~before & inner[:, None],
@@ -376,5 +361,6 @@ def _check_ends(view: StoreView, block: int) -> tuple[int, list[tuple[int, str]]
         for words, wrong in kinds.items():
             if wrong.any():
                 at, env = np.argwhere(wrong)[0].tolist()
-                problems.append((steps[at], f"step {steps[at]}, env {envs[env]}: {words}"))
-    return ended, problems
+                place = f"block {state.block_of(steps[at])}: step {steps[at]}, env {envs[env]}"
+                return ended, [f"{TRAJECTORY_END}, {place}: {words}"]
+    return ended, []

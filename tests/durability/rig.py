@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.reading.verify import end_problems
+from mosaic_collect.reading.verify import trajectory_problems
 from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.schema import (
@@ -73,7 +73,7 @@ def how(step: int) -> int:
 
 def check_ends(dataset: TrajectoryDataset) -> None:
     """Ends stand at last rows, as many as are committed, and are those of their steps."""
-    assert end_problems(dataset.view.parts[0]) == []
+    assert trajectory_problems(dataset.view.parts[0]) == []
     for step, ends in enumerate(dataset.read(TRAJECTORY_END)):
         assert set(ends.tolist()) <= {GOES_ON, how(step)}
 

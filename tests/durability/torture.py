@@ -32,7 +32,7 @@ import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import StoreNotFoundError
-from mosaic_collect.reading.verify import end_problems
+from mosaic_collect.reading.verify import trajectory_problems
 from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.ranks import blobs_at
@@ -293,7 +293,7 @@ def check_ends(dataset: TrajectoryDataset, shape: Shape) -> None:
     late = np.zeros_like(want)
     late[[step for step in stops if step >= 0]] = 1
     assert ((found == want) | (late & (found == 0))).all(), "ends differ"
-    assert end_problems(dataset.view.parts[0]) == [], "ends and ids contradict each other"
+    assert trajectory_problems(dataset.view.parts[0]) == [], "ends and ids contradict each other"
 
 
 def has_debris(path: str) -> bool:

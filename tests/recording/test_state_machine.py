@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError, WriteError
-from mosaic_collect.reading.verify import end_problems
+from mosaic_collect.reading.verify import trajectory_problems
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END
 from tests.helpers import assert_same, buffer_mb, mask, rows
 from tests.recording.mortal_files import MortalFiles
@@ -272,7 +272,7 @@ class Collection(RuleBasedStateMachine):
         self.check_rows(dataset)
         self.check_ids(dataset)
         self.check_ends(dataset)
-        assert end_problems(dataset.view.parts[0]) == []
+        assert trajectory_problems(dataset.view.parts[0]) == []
         if self.held is not None:
             self.check_rows(self.held)
 
