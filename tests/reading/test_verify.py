@@ -194,6 +194,10 @@ def test_ids_that_fall(store: str, ids: tuple[int, ...]) -> None:
         file.write(helpers.one_shard(state, "trajectory_id", chunks, 1))
     words = "trajectory_id, block 1: ids fall or were never given out"
     assert verify_store(store).problems[0] == words
+    stores.flip(os.path.join(store, "actions", "c.0.0.0"), 2)
+    damage, found, *_ = verify_store(store).problems
+    assert "actions, block 0" in damage
+    assert found == words
 
 
 @pytest.mark.parametrize("field", ["num_valid", "committed_steps", "next_trajectory_id", "status"])
