@@ -26,7 +26,6 @@ caller does to its arrays after ``stage`` cannot reach the block.
 from __future__ import annotations
 
 import contextlib
-import math
 import mmap
 import os
 import weakref
@@ -161,7 +160,7 @@ class SharedRing:
         self, grids: Mapping[str, FieldGrid], slots: int, by_step: bool, fd: int | None = None
     ) -> None:
         self._grids, self.slots, self.by_step, self.fd = grids, slots, by_step, -1
-        self._slot_nbytes = sum(_whole_pages(_nbytes(g)) for g in grids.values())
+        self._slot_nbytes = sum(_whole_pages(g.shard_nbytes) for g in grids.values())
         self.fd = os.memfd_create("mosaic_collect") if fd is None else fd
         self._close = weakref.finalize(self, os.close, self.fd)
         self._close.atexit = False
@@ -180,7 +179,7 @@ class SharedRing:
         """One block's buffers, ``(padded_envs, block_steps[, dim])`` a field, of any strides."""
         arrays, offset = {}, index * self._slot_nbytes
         for name, grid in self._grids.items():
-            part = self.bytes[offset : offset + _nbytes(grid)]
+            part = self.bytes[offset : offset + grid.shard_nbytes]
             envs, steps, *dims = grid.buffer_shape
             values = part.view(grid.field.dtype)
             if self.by_step:
@@ -194,10 +193,6 @@ class SharedRing:
         """Close the descriptor. The memory stays until nothing refers to it any more."""
         self.fd = -1
         self._close()
-
-
-def _nbytes(grid: FieldGrid) -> int:
-    return math.prod(grid.buffer_shape) * np.dtype(grid.field.dtype).itemsize
 
 
 def _whole_pages(nbytes: int) -> int:

@@ -134,7 +134,7 @@ class BlockEncoder:
     def counts(self) -> Counter[str]:
         """Counts of the whole block, as of ``Commit``, once all its shards are written."""
         twins = {name: self.nonfinite[source] for name, source in self.twins.items()}
-        return _counts(self._block, self.grids, {**self.nonfinite, **twins})
+        return count_pairs(self._block, self.grids, {**self.nonfinite, **twins})
 
     def _find_twins(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other.
@@ -159,16 +159,14 @@ class BlockEncoder:
                 yield name, source
 
 
-def loaded_counts(block: Block | None, grids: Mapping[str, FieldGrid]) -> Counter[str]:
-    """Counts of a block's rows, as of ``Commit``, which were committed before."""
-    if block is None:
-        return Counter()
-    return _counts(block, grids, {n: nonfinite_pairs(block.arrays[n]) for n in float_names(grids)})
-
-
-def _counts(
-    block: Block, grids: Mapping[str, FieldGrid], nonfinite: Mapping[str, int]
+def count_pairs(
+    block: Block, grids: Mapping[str, FieldGrid], nonfinite: Mapping[str, int] | None = None
 ) -> Counter[str]:
-    """Counts of a block, behind whose rows lies the fill value: no valid pair."""
+    """Return the counts of a block, as of ``Commit``; behind its rows lies the fill value.
+
+    ``nonfinite`` is what was counted of fields already; None: nothing.
+    """
+    if nonfinite is None:
+        nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in float_names(grids)}
     mask = block.arrays[VALID_MASK][: grids[VALID_MASK].num_envs]
     return Counter({**nonfinite, VALID_MASK: int(np.count_nonzero(mask))})

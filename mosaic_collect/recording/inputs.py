@@ -156,7 +156,7 @@ def parse_ends(
             for flags, name in ((terminated, "terminated"), (truncated, "truncated"))
         )
         env_ids = terminated | truncated
-    codes = np.full(num_envs, GOES_ON, np.uint8)
+    codes = np.zeros(num_envs, np.uint8)  # they go on
     codes[env_indices(env_ids, num_envs)] = ENDED
     # A terminal state at the time-out is a terminal state; a failure is one, too.
     kinds = ((truncated, "truncated", TRUNCATED), (terminated, "terminated", TERMINATED))

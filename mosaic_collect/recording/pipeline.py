@@ -30,7 +30,7 @@ from queue import Empty, Queue, SimpleQueue
 from mosaic_collect.errors import SpaceError, StoreLostError, WriteError
 from mosaic_collect.recording.blocks import Block, HostStaging
 from mosaic_collect.recording.budget import block_nbytes
-from mosaic_collect.recording.encoder import BlockEncoder, FieldEncoder, loaded_counts
+from mosaic_collect.recording.encoder import BlockEncoder, FieldEncoder, count_pairs
 from mosaic_collect.recording.process import EncoderProcess, start_process
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.commit import Store
@@ -121,7 +121,7 @@ class Pipeline:
         self._encodes = False
         self._encoders = {name: FieldEncoder(state.compressor) for name in self._grids}
         # Counts of the newest block, which may be counted again with more rows, and of all before.
-        self._newest = loaded_counts(self.partial, self._grids)
+        self._newest = count_pairs(ring[0], self._grids) if self.partial else Counter()
         self._before = Counter({VALID_MASK: state.num_valid, **state.nonfinite}) - self._newest
         # The committer's. Room for one block's shards, and the commit behind them, while the next
         # are written.

@@ -35,6 +35,7 @@ from typing import Any, Literal, get_args
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.blocks import SharedRing
 from mosaic_collect.recording.encoder import BlockEncoder, FieldEncoder, OpenShard
+from mosaic_collect.recording.signals import HANDLED
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.files import write_all
@@ -140,7 +141,6 @@ EncodeIn = Literal["auto", "process", "threads"]
 ENCODE_IN = get_args(EncodeIn)
 #: Below this a block is so small, or comes so seldom, that another process is not worth its start.
 _AUTO_RING_NBYTES = 64_000_000
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _START_SECONDS, _LOOK_SECONDS, _END_SECONDS = 60.0, 5.0, 10.0
 # It multiplies no matrices, so their threads need take no memory; and what compressors return is
 # of megabytes, which malloc would give back to the system each time (glibc, mallopt(3)).
@@ -219,7 +219,7 @@ class EncoderProcess:
             raise OSError(errno.EMSGSIZE, f"{len(setup[0])} fields are too many for it")
         # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for
         # one, is the affair of this process, whose other threads still take it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.settimeout(_LOOK_SECONDS)
         try:

@@ -27,7 +27,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 #: Sent some time before the end by schedulers (Slurm's ``--signal=USR1@60``), whose default is to
 #: kill at once. Whoever handles one already means something by it, and keeps it.
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
-
+#: All that a program, a scheduler or a launcher may handle.
+HANDLED = (signal.SIGINT, *SIGNALS, *WARNINGS)
 
 #: Termination contexts that are entered, the innermost last.
 _entered: list[Termination] = []
@@ -96,7 +97,7 @@ def handlers_kept() -> Iterator[None]:
 
     Launchers of simulators install handlers that end the process without a commit.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS, *WARNINGS)}
+    before = {number: signal.getsignal(number) for number in HANDLED}
     try:
         yield
     finally:

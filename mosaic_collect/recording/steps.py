@@ -34,12 +34,14 @@ class Account:
     twice.
 
     Attributes:
-        state: State of the store, but for its steps, runs and counts.
+        state: State of the store, but for its steps, runs, trajectories and counts.
         ids: int64 ``(num_envs,)``, the id that each environment's next step will have. Replaced by
             each end, and never changed.
         begins: int64 ``(num_envs,)``, the step from which each has that id.
         ends: uint8 ``(num_envs,)``, how each environment's trajectory before that one ended;
             ``GOES_ON`` if none did since the writer was opened.
+        next_id: The least id never used.
+        ended: Trajectories that were ended, over the store's whole life.
         sizes: Sizes of the metadata's entries: a collection of thousands of motions changes few at
             each end.
     """
@@ -48,6 +50,8 @@ class Account:
     ids: NDArray[np.int64]
     begins: NDArray[np.int64]
     ends: NDArray[np.uint8]
+    next_id: int
+    ended: int
     sizes: Mapping[str, tuple[int, int]]
 
     @classmethod
@@ -60,10 +64,12 @@ class Account:
         ids = np.empty(num_envs, np.int64)
         ids[np.argsort(state.stopped_open, kind="stable")] = np.arange(first, first + num_envs)
         return cls(
-            state=replace(state, next_trajectory_id=first + num_envs),
+            state=state,
             ids=ids,
             begins=np.full(num_envs, state.committed_steps, dtype=np.int64),
             ends=np.full(num_envs, GOES_ON, dtype=np.uint8),
+            next_id=first + num_envs,
+            ended=state.num_trajectories,
             sizes=json_sizes(state.metadata),
         )
 
@@ -79,11 +85,10 @@ class Account:
         if not len(envs):
             return self
         ids, begins, all_ends = self.ids.copy(), self.begins.copy(), self.ends.copy()
-        first, ended = self.state.next_trajectory_id, self.state.num_trajectories + len(envs)
-        ids[envs] = np.arange(first, first + len(envs))
+        next_id, ended = self.next_id + len(envs), self.ended + len(envs)
+        ids[envs] = np.arange(self.next_id, next_id)
         begins[envs], all_ends[envs] = steps, ends
-        state = replace(self.state, next_trajectory_id=first + len(envs), num_trajectories=ended)
-        return replace(self, state=state, ids=ids, begins=begins, ends=all_ends)
+        return replace(self, ids=ids, begins=begins, ends=all_ends, next_id=next_id, ended=ended)
 
     def with_metadata(self, entries: Mapping[str, Any]) -> Account:
         """The account with more, or other, metadata; refuses what JSON cannot hold."""
@@ -151,7 +156,8 @@ class Steps:
     def end(self, codes: NDArray[np.uint8], entries: Mapping[str, Any]) -> None:
         """End open trajectories as ``parse_ends`` says, and add metadata in the same commit."""
         self._settle()
-        envs = np.flatnonzero((codes != GOES_ON) & (self.account.begins < self.count))
+        (envs,) = codes.nonzero()  # the others go on
+        envs = envs[self.account.begins[envs] < self.count]
         account = self.account.with_metadata(entries) if entries else self.account
         self.account = account.with_ends(envs, codes[envs], self.count)
         if len(envs):
@@ -296,4 +302,11 @@ class Steps:
             bits = np.packbits(account.begins < steps, bitorder="little")
             own = replace(run, open_envs=base64.b64encode(bits.tobytes()).decode())
             runs = (*runs[:-1], *before, own)
-        return replace(account.state, committed_steps=steps, status=status, runs=runs)
+        return replace(
+            account.state,
+            committed_steps=steps,
+            status=status,
+            runs=runs,
+            num_trajectories=account.ended,
+            next_trajectory_id=account.next_id,
+        )
