@@ -171,9 +171,10 @@ class TestAnew:
             add(writer, 0)
         assert_holds(TrajectoryDataset(store), range(1))
 
-    @pytest.mark.parametrize("steps", [0, 1, 9])
-    def test_overwrite(self, store: str, steps: int) -> None:
-        record(store, steps)
+    @pytest.mark.parametrize("steps", [None, 0, 1, 9])
+    def test_overwrite(self, store: str, steps: int | None) -> None:
+        if steps is not None:
+            record(store, steps)
         fill(store, overwrite=True)
         assert_is_filled(store)
 
@@ -185,10 +186,6 @@ class TestAnew:
             f"{store} exists, with 4 steps: resume=True continues it, overwrite=True deletes it, "
             "another path makes a new one"
         )
-
-    def test_overwrite_where_nothing_is(self, store: str) -> None:
-        fill(store, overwrite=True)
-        assert_is_filled(store)
 
     def test_a_kill_at_any_operation_leaves_the_old_store_an_empty_one_or_the_new_one(
         self, store: str

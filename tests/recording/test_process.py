@@ -416,27 +416,33 @@ def test_an_opening_that_is_refused_keeps_no_memory(
 
 
 @pytest.mark.parametrize(
-    ("encode_in", "processors", "least"),
+    ("encode_in", "processors", "executable", "least"),
     [
-        ("auto", {0, 1}, 64_000_000),
-        ("auto", {0}, math.inf),
-        ("threads", {0, 1}, math.inf),
-        ("process", {0}, 0),
+        ("auto", {0, 1}, sys.executable, 64_000_000),
+        ("auto", {0}, sys.executable, math.inf),
+        ("threads", {0, 1}, sys.executable, math.inf),
+        ("process", {0}, sys.executable, 0),
+        ("auto", {0, 1}, "", math.inf),
+        ("auto", {0, 1}, "/opt/simulator/kit", math.inf),
+        ("process", {0, 1}, "", None),
+        ("process", {0, 1}, "/opt/simulator/kit", None),
     ],
 )
 def test_from_which_size_it_is_wanted(
-    encode_in: str, processors: set[int], least: float, monkeypatch: pytest.MonkeyPatch
+    encode_in: str,
+    processors: set[int],
+    executable: str,
+    least: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Programs that embed Python have no interpreter to start."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: processors)
-    assert least_ring_nbytes(encode_in) == least
-
-
-@pytest.mark.parametrize("executable", ["", "/opt/simulator/kit"])
-def test_no_interpreter_to_start(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", executable)
-    assert least_ring_nbytes("auto") == math.inf
-    with pytest.raises(InputError, match="encode_in: no process with"):
-        least_ring_nbytes("process")
+    if least is None:
+        with pytest.raises(InputError, match="encode_in: no process with"):
+            least_ring_nbytes(encode_in)
+    else:
+        assert least_ring_nbytes(encode_in) == least
 
 
 # -- its own half ----------------------------------------------------------------------------------
