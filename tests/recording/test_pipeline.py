@@ -29,10 +29,16 @@ def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
 ) -> None:
     files = GatedFiles("rename")
     use(monkeypatch, files)
-    steps = 12
+    steps, at_work = 12, []
+
+    def call() -> None:
+        start = time.thread_time()
+        add(writer, *range(steps))
+        at_work.append(time.thread_time() - start)
+
     with open_writer(store, block_steps=1) as writer:
         files.shut = True
-        caller = threading.Thread(target=add, args=(writer, *range(steps)))
+        caller = threading.Thread(target=call)
         caller.start()
         assert files.reached.wait(30)
         # Three blocks of one step each, and none is free before its commit: it must stop there.
@@ -44,6 +50,7 @@ def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
         caller.join(30)
         assert not caller.is_alive()
         assert writer.stats.stalled_seconds >= 0.2
+        assert sum(at_work) < writer.stats.stalled_seconds / 2, "who waits sleeps"
     assert_holds(TrajectoryDataset(store), range(steps))
 
 
