@@ -33,35 +33,23 @@ def metadata(path: str) -> dict[str, Any]:
     return stores.load(path)["metadata"]
 
 
-@pytest.mark.parametrize(
-    ("masks", "there"),
-    [(no_masks, False), (all_true_masks, True), (one_mask, True), (one_invalid, True)],
-)
-def test_a_grid_holds_the_mask_if_one_was_ever_given(
-    store: str, npy: str, masks: Any, there: bool
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+@pytest.mark.parametrize("masks", [no_masks, all_true_masks, one_mask, one_invalid])
+def test_a_grid_holds_the_mask_if_one_was_ever_given_and_compact_the_valid_rows(
+    store: str, npy: str, masks: Any, layout: str
 ) -> None:
     recorded = stores.write(store, 7, masks=masks)
-    report = export_npy(store, npy, layout="grid")
-
-    data = stores.load(npy)
+    report = export_npy(store, npy, layout=layout)
+    data, valid = stores.load(npy), recorded["valid_mask"]
+    there = layout == "grid" and masks is not no_masks
     assert ("valid_mask" in data) == there == data["metadata"]["has_valid_mask"]
+    assert report.layout == layout
+    assert report.num_pairs == data["metadata"]["num_steps"] == valid.sum()
     if there:
-        helpers.assert_same(data["valid_mask"], recorded["valid_mask"])
-    assert report.layout == "grid"
-    assert report.num_pairs == data["metadata"]["num_steps"] == recorded["valid_mask"].sum()
-
-
-@pytest.mark.parametrize("masks", [no_masks, all_true_masks, one_invalid, stores.some_masks(4)])
-def test_compact_holds_the_valid_rows_and_no_mask(store: str, npy: str, masks: Any) -> None:
-    recorded = stores.write(store, 11, masks=masks)
-    report = export_npy(store, npy, layout="compact")
-
-    valid = recorded["valid_mask"]
-    stores.assert_compact(npy, recorded, valid, stores.MOSAIC_NAMES)
-    told = metadata(npy)
-    assert told["has_valid_mask"] is False
-    assert told["num_steps"] == report.num_pairs == valid.sum()
-    assert report.left_out.invalid == (~valid).sum()
+        helpers.assert_same(data["valid_mask"], valid)
+    if layout == "compact":
+        stores.assert_compact(npy, recorded, valid, stores.MOSAIC_NAMES)
+        assert report.left_out.invalid == (~valid).sum()
 
 
 @pytest.mark.parametrize(
