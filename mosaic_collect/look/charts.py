@@ -202,10 +202,7 @@ def environments_figure(pictures: Pictures) -> Figure:
     """Environments against each other: valid pairs, failures, standing still, distance of means."""
     dataset, statistics, palette = pictures.dataset, pictures.statistics, pictures.palette
     columns, num_envs = dataset.trajectories.columns, dataset.num_envs
-    ended, failed = (
-        np.bincount(columns["env"][np.isin(columns["end"], ends)], minlength=num_envs)
-        for ends in (OVER, ["failed"])
-    )
+    _, ended, failed = count_ends(columns["env"], columns["end"], num_envs)
     panels = {
         "valid pairs": (statistics.valid.sum(axis=0), statistics.read.sum(axis=0)),
         **({"failed trajectories": (failed, ended)} if failed.any() else {}),
@@ -240,6 +237,15 @@ def environments_figure(pictures: Pictures) -> Figure:
     return figure
 
 
+def count_ends(groups: Ints, ends: NDArray[Any], size: int) -> tuple[Ints, Ints, Ints]:
+    """Trajectories, those that ended and those that failed, in each of ``size`` groups."""
+    every, ended, failed = (
+        np.bincount(groups[which], minlength=size)
+        for which in (slice(None), np.isin(ends, OVER), ends == "failed")
+    )
+    return every, ended, failed
+
+
 #: What a cell shows, the later the stronger where several meet in one.
 INVALID, ENDED, ENDED2, OPEN, INTERRUPTED, FAILED = range(6)
 MOST_ENVS, MOST_BINS = 64, 600
@@ -270,8 +276,7 @@ class Timeline:
         steps, num_envs = dataset.num_steps, dataset.num_envs
         width = max(1, -(-steps // most_bins))
         edges = np.append(np.arange(0, steps, width), steps)
-        rows = min(num_envs, most_envs)
-        envs = np.unique(np.linspace(0, num_envs - 1, rows).round().astype(np.int64))
+        envs = evenly_spaced(num_envs, most_envs)
         valid, pairs, seen = _valid(dataset, envs, width, len(edges) - 1)
         pairs = np.maximum(pairs, 1)
         table = dataset.trajectories
@@ -286,6 +291,11 @@ class Timeline:
             endless=_covered(table.where(end=_ENDLESS, min_valid=1), edges) / pairs,
             runs=tuple(run.first_step for run in dataset.state.runs if run.first_step),
         )
+
+
+def evenly_spaced(count: int, most: int) -> Ints:
+    """At most so many of the numbers below ``count``, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _valid(
@@ -314,7 +324,7 @@ def _cells(table: Trajectories, envs: Ints, width: int, shape: tuple[int, ...]) 
     row, end = row[shown], columns["end"][shown]
     first, last = columns["first_step"][shown] // width, columns["last_step"][shown] // width
     kind = np.select([end == name for name in ENDS], [_SHOWN_AS.get(n, ENDED) for n in ENDS], ENDED)
-    kind = np.where((kind == ENDED) & (_turn(row) % 2 == 1), ENDED2, kind)
+    kind = np.where((kind == ENDED) & (count_before(row) % 2 == 1), ENDED2, kind)
     length = last - first + 1
     # Cells of all trajectories one behind the other.
     offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
@@ -323,12 +333,12 @@ def _cells(table: Trajectories, envs: Ints, width: int, shape: tuple[int, ...]) 
     return cells
 
 
-def _turn(row: Ints) -> Ints:
-    """How many of the same row came before, for each; ids of an environment ascend in time."""
-    order, turn = np.argsort(row, kind="stable"), np.empty(len(row), np.int64)
-    _, starts, counts = np.unique(row[order], return_index=True, return_counts=True)
-    turn[order] = np.arange(len(row)) - np.repeat(starts, counts)
-    return turn
+def count_before(numbers: Ints) -> Ints:
+    """How many of the same number come before each."""
+    order, found = np.argsort(numbers, kind="stable"), np.empty(len(numbers), np.int64)
+    _, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
+    found[order] = np.arange(len(numbers)) - np.repeat(starts, counts)
+    return found
 
 
 def _covered(table: Trajectories, edges: Ints) -> Ints:

@@ -20,11 +20,16 @@ from mosaic_collect.look.canvas import (
     stack_histograms,
     whole_numbers,
 )
-from mosaic_collect.look.charts import coverage, whole_edges
+from mosaic_collect.look.charts import (
+    count_before,
+    count_ends,
+    coverage,
+    evenly_spaced,
+    whole_edges,
+)
 from mosaic_collect.look.statistics import FieldStatistics
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID, motion_names
-from mosaic_collect.reading.trajectories import OVER
 from mosaic_collect.text import shown
 
 if TYPE_CHECKING:
@@ -61,9 +66,7 @@ class MotionCounts:
             return None
         ids = np.union1d(columns["motion"], np.arange(len(names)))
         places = np.searchsorted(ids, columns["motion"])
-        over = np.isin(columns["end"], OVER)
-        every = (np.ones(len(places), np.bool_), over, columns["end"] == "failed")
-        return cls(ids, *(np.bincount(places[which], minlength=len(ids)) for which in every))
+        return cls(ids, *count_ends(places, columns["end"], len(ids)))
 
     @property
     def rate(self) -> NDArray[np.float64]:
@@ -111,8 +114,7 @@ def worst_trajectories(dataset: TrajectoryDataset, count: int) -> list[int]:
     if counts is not None:
         motions = columns["motion"][found]
         rank = -counts.rate[np.searchsorted(counts.ids, motions)]
-        for motion in np.unique(motions):
-            turn[motions == motion] = np.arange(np.sum(motions == motion))
+        turn = count_before(motions)
     return list(map(int, columns["id"][found[np.lexsort((rank, turn))][:count]]))
 
 
@@ -296,9 +298,7 @@ def _frames(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
 
 def _coverage(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
     """Frames that trajectories contain, often or seldom, motion by motion."""
-    total, palette = len(counts.ids), pictures.palette
-    even = np.linspace(0, total - 1, min(total, _MOST_ROWS)).round().astype(int)
-    motions = counts.ids[np.unique(even)]
+    motions = counts.ids[evenly_spaced(len(counts.ids), _MOST_ROWS)]
     found = frame_counts(pictures.dataset, list(map(int, motions)))
     longest = max((len(c) for c in found.values()), default=0)
     width = max(1, -(-longest // _CELLS))
@@ -310,7 +310,7 @@ def _coverage(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
     usual = np.array([np.median(c[c > 0]) if (c > 0).any() else 0 for c in found.values()])
     dress(axes, f"recorded frames{_some_of('', motions, counts.ids)}")
     axes.grid(visible=False)
-    seldom = (cells > 0) & (cells < usual[:, None] / 4)
+    seldom, palette = (cells > 0) & (cells < usual[:, None] / 4), pictures.palette
     for where, color, label in (
         ((cells > 0) & ~seldom, palette.ended2, "recorded"),
         (seldom, palette.interrupted, "seldom (below a quarter of the median)"),
