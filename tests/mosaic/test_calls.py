@@ -18,8 +18,8 @@ import mosaic_collect
 from mosaic_collect import ExpertTrajectoryCollector, StudentObsBuilder
 from mosaic_collect.errors import CorruptExportError
 from tests.adapters.hostile import Author
+from tests.mosaic.upstream import ACT, OBS, STUDENT, N, ours
 
-N, OBS, ACT, STUDENT = 4, 5, 3, 7
 _NEEDED = inspect.Parameter.empty
 
 #: Upstream's parameters in their order, with its defaults.
@@ -130,7 +130,7 @@ class DeviceCount:
 
 @pytest.mark.parametrize("count", [N, np.int64(N), torch.tensor(N), DeviceCount()])
 def test_a_count_may_be_any_number(tmp_path: pathlib.Path, count: Any) -> None:
-    collector = ExpertTrajectoryCollector(OBS, ACT, store=tmp_path / "s.zarr", buffer_mb=1)
+    collector = ours(tmp_path)
     collector.add_step(torch.zeros(N, OBS), torch.zeros(N, ACT))
     collector.mark_trajectory_end(count=count)
     assert collector.num_trajectories == N
@@ -140,7 +140,7 @@ def test_a_count_may_be_any_number(tmp_path: pathlib.Path, count: Any) -> None:
 
 
 def test_the_lists_that_are_no_more_are_told(tmp_path: pathlib.Path) -> None:
-    collector = ExpertTrajectoryCollector(OBS, ACT, store=tmp_path / "s.zarr")
+    collector = ours(tmp_path)
     for name in ("data_buffer", "valid_masks"):
         assert not hasattr(collector, name)
         with pytest.raises(AttributeError, match=f"{name}: steps are in the store .*s.zarr"):

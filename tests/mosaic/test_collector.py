@@ -21,9 +21,7 @@ from mosaic_collect.errors import (
     StoreMismatchError,
 )
 from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
-from tests.mosaic.upstream import UpstreamCollector
-
-N, OBS, ACT, STUDENT = 4, 5, 3, 7
+from tests.mosaic.upstream import ACT, OBS, STUDENT, N, UpstreamCollector, ours
 
 
 def row(step: int, dim: int, kind: int = 0) -> torch.Tensor:
@@ -55,14 +53,9 @@ def same_content(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         assert np.asarray(ours[key]).dtype == np.asarray(theirs[key]).dtype, key
 
 
-def ours(folder: Path, student: int | None = STUDENT, **more: Any) -> ExpertTrajectoryCollector:
-    options = {"store": folder / "s.zarr", "buffer_mb": 1, **more}
-    return ExpertTrajectoryCollector(OBS, ACT, student, **options)
-
-
 @pytest.fixture
 def collector(tmp_path: Path) -> Any:
-    made = ours(tmp_path)
+    made = ours(tmp_path, STUDENT)
     yield made
     made.close()
 
@@ -114,7 +107,7 @@ def assert_same_statistics(collector: ExpertTrajectoryCollector, theirs: Upstrea
 @given(steps=st.lists(st.booleans(), min_size=1, max_size=8))
 def test_statistics_count_as_upstreams(tmp_path_factory: Any, steps: list[bool]) -> None:
     """Also with a mask on some steps only, of which upstream saves no file."""
-    collector = ours(tmp_path_factory.mktemp("stats"), None)
+    collector = ours(tmp_path_factory.mktemp("stats"))
     theirs = UpstreamCollector(OBS, ACT)
     for step, masked in enumerate(steps):
         for each in (collector, theirs):
@@ -141,7 +134,7 @@ def test_saving_holds_only_valid_rows_since_mosaic_ignores_the_mask(
 def test_steps_after_the_last_trajectory_are_left_out_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    collector = ours(tmp_path, None, max_trajectories=2)
+    collector = ours(tmp_path, max_trajectories=2)
     for step in range(6):
         collector.add_step(**step_of(step, student=False))
         collector.mark_trajectory_end()
@@ -199,11 +192,11 @@ def test_environments_that_are_named_end_in_the_store(collector: Any) -> None:
 
 
 def test_what_another_run_added_before_the_first_step_is_counted(tmp_path: Path) -> None:
-    first = ours(tmp_path)
+    first = ours(tmp_path, STUDENT)
     first.add_step(**step_of(0))
     first.mark_trajectory_end(2)
     first._writer.commit()
-    second = ours(tmp_path, resume=True)
+    second = ours(tmp_path, STUDENT, resume=True)
     first.add_step(**step_of(1))
     first.mark_trajectory_end(1)
     first.close()
@@ -231,11 +224,11 @@ def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resume", [True, "auto"])
 def test_a_run_goes_on_where_another_ended(tmp_path: Path, resume: bool | str) -> None:
-    first = ours(tmp_path, resume=resume == "auto" and resume)
+    first = ours(tmp_path, STUDENT, resume=resume == "auto" and resume)
     first.add_step(**step_of(0, mask=True))
     first.mark_trajectory_end(2)
     first.close()
-    second = ours(tmp_path, resume=resume)
+    second = ours(tmp_path, STUDENT, resume=resume)
     assert second.num_trajectories == 2
     assert second.num_steps == first.num_steps
     second.save(tmp_path / "early.npy", layout="grid")
@@ -250,7 +243,7 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path, resume: bool | str) -
 
 def test_extra_fields(tmp_path: Path) -> None:
     extra = (Field(name="motion_id", dtype="int32"),)
-    collector = ours(tmp_path, None, extra=extra, compressor="zstd")
+    collector = ours(tmp_path, extra=extra, compressor="zstd")
     collector.add_step(row(0, OBS), row(0, ACT), motion_id=torch.arange(N, dtype=torch.int32))
     assert completed(collector).read("motion_id")[0].tolist() == [0, 1, 2, 3]
 

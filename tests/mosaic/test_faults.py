@@ -17,15 +17,8 @@ import torch
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import InputError
-from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
 from tests import helpers
-from tests.mosaic.upstream import UpstreamCollector
-
-N, OBS, ACT, STUDENT = 4, 5, 3, 7
-
-
-def ours(folder: Path, student: int | None = None) -> ExpertTrajectoryCollector:
-    return ExpertTrajectoryCollector(OBS, ACT, student, store=folder / "s.zarr", buffer_mb=1)
+from tests.mosaic.upstream import ACT, OBS, STUDENT, N, UpstreamCollector, ours
 
 
 def add(collector: Any, step: int, **more: Any) -> None:
@@ -125,9 +118,7 @@ def test_4_a_name_without_npy_gets_it_and_is_said(
 
 def test_5_trajectories_and_origin_are_in_store_and_file(tmp_path: Path) -> None:
     origin = {"seed": 3, "checkpoint": "model_1000.pt", "motions": ["walk.npz"]}
-    collector = ExpertTrajectoryCollector(
-        OBS, ACT, store=tmp_path / "s.zarr", buffer_mb=1, metadata=origin
-    )
+    collector = ours(tmp_path, metadata=origin)
     for step in range(3):
         add(collector, step)
         collector.mark_trajectory_end(env_ids=[0])

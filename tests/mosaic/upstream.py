@@ -1,14 +1,25 @@
 """What MOSAIC's own collector does, written anew from its documented behaviour, faults included.
 
-A test double: it keeps everything in lists and saves with NumPy's own pickle.
+A test double beside our collector: it keeps everything in lists and saves with NumPy's own pickle.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from mosaic_collect import ExpertTrajectoryCollector
+
+N, OBS, ACT, STUDENT = 4, 5, 3, 7
+
+
+def ours(folder: Path, student: int | None = None, **more: Any) -> ExpertTrajectoryCollector:
+    """Our collector, with a store in a folder."""
+    options = {"store": folder / "s.zarr", "buffer_mb": 1, **more}
+    return ExpertTrajectoryCollector(OBS, ACT, student, **options)
 
 
 class UpstreamCollector:
