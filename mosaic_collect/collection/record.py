@@ -116,7 +116,8 @@ def record(
             _refuse_progress_since(known, writer)
             writer.update_metadata(**told)
         watches = (pace.note, *([] if on_step is None else [on_step]))
-        _collect(acts, writer, first, readers, max_steps, watches, stop_on_nonfinite)
+        health = _Health(simulation, stop_on_nonfinite)
+        _collect(acts, writer, first, readers, max_steps, watches, health)
     return writer.num_steps
 
 
@@ -177,11 +178,10 @@ def _collect(
     readers: Sequence[FieldReader],
     max_steps: int,
     watches: Sequence[Watch],
-    stop_on_nonfinite: bool,
+    health: _Health,
 ) -> None:
     """Record until the store has ``max_steps`` steps or every environment idles."""
-    tracker, health = acts.simulation.tracker, _Health(acts.simulation, stop_on_nonfinite)
-    observations = first
+    tracker, observations = acts.simulation.tracker, first
     health.begin(tracker.active())
     try:
         while writer.num_steps < max_steps and tracker.has_work():
@@ -235,15 +235,15 @@ def _record_step(
 
 
 class _Health:
-    """Log what is wrong with a run; with ``stop_on_nonfinite`` NaN or infinity ends it.
+    """Log what is wrong with a run; NaN or infinity may stop it.
 
     Attributes:
         nonfinite: Number of recorded rows with NaN or infinity, without those of idle environments.
     """
 
-    def __init__(self, simulation: Simulation, stop_on_nonfinite: bool = False) -> None:
+    def __init__(self, simulation: Simulation, stops: bool) -> None:
         self.nonfinite = 0
-        self._simulation, self._stop = simulation, stop_on_nonfinite
+        self._simulation, self._stop = simulation, stops
         self._rows = self._steps = 0
         self._first: str | None = None
         self._disagrees = False
