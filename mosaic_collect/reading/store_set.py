@@ -105,6 +105,7 @@ class StoreSet:
 
         Raises:
             StoreMismatchError: Their fields or their provenance differ.
+            ExportError: The trajectory ids of all stores together are beyond int64.
         """
         views = [store.view for store in self.stores if store.view is not None]
         if not views:
