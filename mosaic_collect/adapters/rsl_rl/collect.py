@@ -24,6 +24,7 @@ from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.ranks import RankStore, giving_back, run_number
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
 
 #: Opens a task of a simulator: its motions, the number of environments, and the number of earlier
@@ -52,6 +53,15 @@ class CollectResult:
     completed: int
     fell: int
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, store: str, num_steps: int, queue: MotionQueue | None, already_complete: bool = False
+    ) -> CollectResult:
+        """The result of a run whose motions came from this queue."""
+        ends = (queue.completed, queue.fell) if queue else (0, 0)
+        notes = tuple(rate_notes(queue.present)) if queue and not already_complete else ()
+        return cls(store, num_steps, already_complete, *ends, notes)
 
 
 def collect_into(
@@ -89,10 +99,10 @@ def collect_into(
         StoreError, WriteError: The store cannot be opened or written.
     """
     known = rank_store.known(options.resume, options.overwrite)
-    told, stored = (known.metadata, known.num_envs) if known else ({}, 0)
-    num_envs = options.num_envs or stored or DEFAULT_ENVS
+    num_envs = options.num_envs or (known.num_envs if known else 0) or DEFAULT_ENVS
     queue = None
     if found is not None:
+        told = known.metadata if known else {}
         refuse_gone(found, told, options.output, options.allow_changed)
         chosen = found if motions is None else motions
         queue = rank_store.queue(chosen, options.passes, told, num_envs, options.take_over)
@@ -107,22 +117,16 @@ def collect_into(
         "checkpoint": file_identity(options.checkpoint),
     }
     rank_store.refuse_changes(known, origin, options.allow_changed)
-
-    def result(steps: int, already_complete: bool) -> CollectResult:
-        ends = (queue.completed, queue.fell) if queue else (0, 0)
-        notes = tuple(rate_notes(queue.present)) if queue and not already_complete else ()
-        return CollectResult(rank_store.store.address, steps, already_complete, *ends, notes)
-
-    if known is not None and known.status == COMPLETE:
-        enough = options.max_steps is not None and known.num_steps >= options.max_steps
-        if enough or (queue is not None and queue.exhausted):
-            return result(known.num_steps, True)
-    if known is not None and stored not in (0, num_envs):
-        words = f"num_envs: expected {stored}, got {num_envs}"
+    address = rank_store.store.address
+    if known is not None and _is_finished(known, options, queue):
+        return CollectResult.of(address, known.num_steps, queue, already_complete=True)
+    if known is not None and known.num_envs not in (0, num_envs):
+        words = f"num_envs: expected {known.num_envs}, got {num_envs}"
         raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
     checkpoint = Checkpoint.read(options.checkpoint, options.trust_checkpoint)
     if not rank_store.begins(queue):
-        return result(known.num_steps if known else 0, True)
+        steps = known.num_steps if known else 0
+        return CollectResult.of(address, steps, queue, already_complete=True)
     metadata = {**notes, **origin, "runner_cfg": runner_cfg}
     with giving_back(queue), open_simulation(queue, num_envs, run_number(known)) as simulation:
         steps = record(
@@ -137,11 +141,17 @@ def collect_into(
             extra_names=options.extra_names,
             allow_changed=options.allow_changed,
             stop_on_nonfinite=options.stop_on_nonfinite,
-            buffer_mb=options.buffer_mb,
-            compressor=options.compressor,
-            encode_in=options.encode_in,
-            commit_seconds=options.commit_seconds,
-            overwrite=options.overwrite,
+            **options.writer_options,
             **rank_store.writer_options,
         )
-    return result(steps, False)
+    return CollectResult.of(address, steps, queue)
+
+
+def _is_finished(
+    known: TrajectoryDataset, options: RecordOptions, queue: MotionQueue | None
+) -> bool:
+    """Whether a store is complete, with all steps or all trajectories of its motions."""
+    if known.status != COMPLETE:
+        return False
+    enough = options.max_steps is not None and known.num_steps >= options.max_steps
+    return enough or (queue is not None and queue.exhausted)

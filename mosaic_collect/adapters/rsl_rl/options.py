@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mosaic_collect.checks import check_device, pythons
 from mosaic_collect.collection.acting import FIRST, Acting
@@ -111,6 +111,12 @@ class RecordOptions(Acting):
         """Names of the fields in ``record``, which may be joined by commas, and of states."""
         names = [name for text in self.record for name in text.split(",") if name]
         return [*names, *(["states"] if self.record_states else [])]
+
+    @property
+    def writer_options(self) -> dict[str, Any]:
+        """Options that ``TrajectoryWriter`` takes by the same names."""
+        names = ("buffer_mb", "compressor", "encode_in", "commit_seconds", "overwrite")
+        return {name: getattr(self, name) for name in names}
 
     def _problems(self) -> Iterator[str]:
         for name, least in self._LEAST.items():
