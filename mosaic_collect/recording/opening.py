@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.checks import whole
 from mosaic_collect.errors import (
     InputError,
     MosaicCollectError,
@@ -36,7 +35,7 @@ from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import float_names
 from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.metadata import Run, StoreState
-from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS, json_copy
+from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, json_copy
 from mosaic_collect.store.ranks import Destination
 from mosaic_collect.store.robot import ROBOT, Robot
 from mosaic_collect.store.schema import VALID_MASK, Schema
@@ -53,8 +52,7 @@ def open_pipeline(
     schema: Schema | None,
     num_envs: int | None,
     *,
-    metadata: Mapping[str, Any] | None,
-    robot: Robot | Mapping[str, Any] | None,
+    metadata: dict[str, Any],
     resume: Resume,
     overwrite: bool,
     device: str,
@@ -66,26 +64,23 @@ def open_pipeline(
     """Create a store or open one to go on with, and start what writes to it.
 
     Errors and arguments are ``TrajectoryWriter``'s, but for ``undo``, which gives back all that was
-    taken where no writer comes of it, the bound of the ring (None: "auto"), the compressor (None:
-    "auto"), and the size from which a ring is encoded by a process of its own.
+    taken where no writer comes of it, the metadata with the robot's, the bound of the ring (None:
+    "auto"), the compressor (None: "auto"), and the size from which a ring is encoded by a process
+    of its own.
     """
-    if schema is not None and not isinstance(schema, Schema):
-        raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
-    if num_envs is not None:
-        num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
-    blobs, added, store = where.blobs, json_copy(metadata or {}), None
+    blobs, store = where.blobs, None
     budget = Budget.of(ring_nbytes, _free_device_nbytes(device))
-    if robot is not None:
-        added[ROBOT] = Robot.parse(robot).to_metadata()
     try:
         existing = _existing(where, resume, overwrite)
         is_empty = existing is not None and not existing.committed_steps
         if is_empty and resume == AUTO and None not in (schema, num_envs):
             existing = None  # of a run that failed before its first commit, with other fields maybe
         if existing is not None:
-            _check_matches(existing, blobs.address, schema, num_envs, compressor, added.get(ROBOT))
+            _check_matches(
+                existing, blobs.address, schema, num_envs, compressor, metadata.get(ROBOT)
+            )
         state = existing or _new_state(schema, num_envs, compressor, budget)
-        state = _with_metadata(state, added)
+        state = _with_metadata(state, metadata)
         slots = budget.slots(block_nbytes(state.grids()))
         _check_room(blobs, state)
         state = where.join(existing, state)

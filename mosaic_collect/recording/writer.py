@@ -31,7 +31,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import check_device, thread_count
+from mosaic_collect.checks import check_device, thread_count, whole
 from mosaic_collect.errors import BusyError, ClosedError, InputError
 from mosaic_collect.recording.budget import asked_nbytes
 from mosaic_collect.recording.inputs import parse_ends
@@ -41,9 +41,9 @@ from mosaic_collect.recording.steps import Steps
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import AUTO, Compressor
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.parsing import json_copy
+from mosaic_collect.store.parsing import MAX_ENVS, json_copy
 from mosaic_collect.store.ranks import Address, Destination, blobs_at
-from mosaic_collect.store.robot import Robot
+from mosaic_collect.store.robot import ROBOT, Robot
 from mosaic_collect.store.schema import FAILED, GOES_ON, TERMINATED, TRUNCATED, Schema
 from mosaic_collect.store.view import Resume
 
@@ -157,6 +157,13 @@ class TrajectoryWriter:
         # All of them before anything is done: a takeover closes another writer.
         device, threads, seconds = str(device), thread_count(threads), commit_seconds
         check_device(device)
+        if schema is not None and not isinstance(schema, Schema):
+            raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
+        if num_envs is not None:
+            num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
+        added = json_copy(metadata or {})
+        if robot is not None:
+            added[ROBOT] = Robot.parse(robot).to_metadata()
         codec = Compressor.named(compressor)
         ring_nbytes, process_nbytes = asked_nbytes(buffer_mb), least_ring_nbytes(encode_in)
         is_number = isinstance(seconds, Real)
@@ -171,8 +178,7 @@ class TrajectoryWriter:
                 where,
                 schema,
                 num_envs,
-                metadata=metadata,
-                robot=robot,
+                metadata=added,
                 resume=resume,
                 overwrite=overwrite,
                 device=device,

@@ -21,6 +21,7 @@ import pytest
 from mosaic_collect import (
     BusyError,
     CorruptStoreError,
+    InputError,
     Schema,
     StoreLockedError,
     StoreLostError,
@@ -299,6 +300,29 @@ class TestOneWriter:
         assert check(store) == 6
         with open_tiny(store + ".2", takeover=True):
             pass
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"schema": "mosaic"},
+            {"num_envs": 0},
+            {"metadata": {"a": object()}},
+            {"robot": {"joint_names": 3}},
+            {"device": "tpu"},
+            {"compressor": "rar"},
+            {"commit_seconds": -1},
+            {"buffer_mb": 0},
+            {"threads": 0},
+            {"encode_in": "the cloud"},
+        ],
+        ids=lambda wrong: next(iter(wrong)),
+    )
+    def test_a_refused_takeover_closes_no_writer(self, store: str, wrong: Any) -> None:
+        with open_tiny(store) as writer:
+            with pytest.raises(InputError):
+                TrajectoryWriter(store, resume=True, takeover=True, **wrong)
+            add_tiny(writer)
+        assert check(store) == 1
 
 
 @pytest.fixture
