@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
 
+from mosaic_collect import export_npy, export_store, import_npy
+from mosaic_collect.commands import command
 from mosaic_collect.commands.options import (
     ARGUMENT,
     add_options,
     flags_of,
     in_flags,
     meanings,
+    parser_of,
     words_of,
 )
 
@@ -114,6 +118,29 @@ def test_options_of_other_functions_are_passed_on_by_name() -> None:
     given = vars(parser.parse_args(["A", "--length", "3", "--no-rest"]))
     assert given == {"goal": "A", "days": 3, "rest": False}
     assert "more:\n  --length N" in parser.format_help()
+
+
+#: Parameters that are no options.
+NO_FLAGS = {"store", "stores", "path", "npy", "metadata", "progress", "engine", "subset"}
+
+
+@pytest.mark.parametrize(
+    ("name", "calls", "but", "own"),
+    [
+        ("export", [export_npy], set(), "format fps state video scheduler workers"),
+        ("store", [export_npy, export_store], {"layout", "allow_nonfinite"}, ""),
+        ("import", [import_npy], set(), "auto_resume"),
+    ],
+)
+def test_the_flags_of_a_command_are_the_parameters_of_its_calls(
+    name: str, calls: list[Callable[..., Any]], but: set[str], own: str
+) -> None:
+    parameters = {p for call in calls for p in inspect.signature(call).parameters}
+    names = parameters - NO_FLAGS - but | {*own.split()}
+    actions = parser_of(name, command(name))._actions
+    flags = {flag for action in actions for flag in action.option_strings}
+    common = {"-h", "--help", "--json", "--verbose"}
+    assert flags == common | {f"--{n.replace('_', '-')}" for n in names}
 
 
 def test_the_meanings_of_a_function_and_of_nothing() -> None:

@@ -94,6 +94,14 @@ def test_no_export_to_be_read(cli, made: tuple[str, str], tmp_path, what: str) -
     done.failed("e.npy: is a directory" if what == "folder" else "e.npy: no such file")
 
 
+def test_an_empty_and_an_unfinished_store(cli, store: str) -> None:
+    os.mkdir(store)
+    done = cli("verify", store)
+    assert (done.code, "zero steps" in done.out) == (0, True)
+    stores.write(store, 0, complete=False)
+    assert cli("verify", store).code == 0
+
+
 @WITH_TORCH
 def test_a_broken_store_is_told_of_before_its_checkpoint(cli, made: tuple[str, str]) -> None:
     with open(os.path.join(made[0], "zarr.json"), "w") as file:

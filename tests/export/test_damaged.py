@@ -64,6 +64,7 @@ def test_the_error_names_the_way_around_damage(
     assert main(["export", store, npy, "--layout", layout]) == 2
     assert f"--skip-damaged makes {into}" in capsys.readouterr().err
     assert main(["export", store, npy, "--skip-damaged"]) == 0
+    assert "12 damaged" in capsys.readouterr().out
     assert "skip" not in str(verify_export(store, npy).problems)
 
 

@@ -233,9 +233,13 @@ def test_names_that_clash(store: str, tmp_path: Path, path: str, name: str, word
 
 def test_a_field_may_be_named_step(store: str, tmp_path: Path) -> None:
     recorded = stores.write(store, 4, schema=Schema.mosaic(3, 2, extra=[Field("step")]))
-    write(store, str(tmp_path / "e.h5"), fields=["step"])
+    for name in ("e.h5", "e"):
+        write(store, str(tmp_path / name), fields=["actions", "step"])
     with h5py.File(tmp_path / "e.h5") as file:
         np.testing.assert_array_equal(file["data/demo_2/obs/step"], recorded["step"][:, 2])
+    table = parquet.read_table(tmp_path / "e/data/chunk-000/file-000.parquet")
+    found = rows.column(table, "observation.step", Field("step"))
+    np.testing.assert_array_equal(found, recorded["step"].T.ravel())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from tests import helpers
 from tests.export import stores
 
 
+ENDS = stores.STUDENT.with_ends()
+
+
 def no_masks(step: int) -> None:
     return None
 
@@ -63,6 +66,7 @@ def test_a_grid_holds_the_mask_if_one_was_ever_given_and_compact_the_valid_rows(
         ({"edit": stores.nan_at("actions", (2, 1))}, {}, "compact"),
         ({}, {"max_pairs": 3}, "compact"),
         ({}, {"exclude_interrupted": False}, "grid"),
+        ({"schema": ENDS, "ends": {4: [1]}, "falls": {2: [0]}}, {}, "grid"),
     ],
 )
 def test_auto_is_a_grid_only_if_every_row_is_valid_finite_and_wanted(

@@ -56,6 +56,7 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"observations": f4(0, 4, 3)}, ["observations: expected [T, N, D]", "(0, 4, 3)"]),
     ({"observations": f4(11, 0, 3)}, ["observations: expected [T, N, D]", "(11, 0, 3)"]),
+    ({"observations": f4(11, 4, 2, 2)}, ["observations: expected [11, 4, D], got [11, 4, 2, 2]"]),
     ({"observations": f4(11)}, ["observations: expected [T, N, D]", "(11,)"]),
     ({"observations": f4(1, 1 << 24 | 1, 1)}, ["observations: expected [T, N, D]"]),
     ({"actions": np.asfortranarray(f4(11, 4, 2))}, ["actions: Fortran order"]),
