@@ -285,8 +285,9 @@ def test_what_a_killed_run_leaves_is_a_note(made: TrajectoryDataset) -> None:
 
 def test_a_store_with_little_in_it(store: str) -> None:
     os.mkdir(store)
-    (note,) = verify_store(store).notes
-    assert "zero steps" in note
+    report = verify_store(store)
+    assert report.ok
+    assert "zero steps" in report.notes[0]
     stores.write(store, 0, complete=False)
     assert verify_store(store).ok
     stores.write(store, 5, complete=False, resume=True, ends={2: [0]})
