@@ -11,7 +11,6 @@ from mosaic_collect import Field, Schema, export_npy, verify_export
 from tests import helpers
 from tests.export import stores
 
-
 ENDS = stores.STUDENT.with_ends()
 
 
