@@ -117,8 +117,10 @@ def test_falls_are_told_from_ends_by_time(store: str) -> None:
 
 
 def test_it_stops_at_max_steps_those_of_earlier_runs_included(store: str) -> None:
-    made = Recorded(store, max_steps=4)
+    told: list[int] = []
+    made = Recorded(store, max_steps=4, on_step=lambda made, writer: told.append(writer.num_steps))
     assert (made.data.num_steps, made.data.num_ended, len(made.policy.seen)) == (4, 1, 4)
+    assert told == [1, 2, 3, 4], "on_step is called after each step"
     for steps in (2, 0):
         made = Recorded(store, max_steps=6, resume=True)
         assert (made.data.num_steps, len(made.policy.seen)) == (6, steps)

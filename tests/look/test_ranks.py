@@ -54,11 +54,13 @@ def test_watch_names_each_rank(folder: str, cli: Any) -> None:
 
 
 @pytest.mark.parametrize(("rank", "envs"), [("", "2 to 4"), ("/rank-00001", "4")])
-def test_a_report_of_all_ranks_or_of_one(
+def test_a_report_and_a_chart_of_all_ranks_or_of_one(
     folder: str, cli: Any, tmp_path: Path, rank: str, envs: str
 ) -> None:
     assert cli("report", folder + rank, "-o", str(tmp_path / "made.html")).code == 0
     assert f"<small>x {envs} envs" in (tmp_path / "made.html").read_text()
+    assert cli("plot", folder + rank, "-o", str(tmp_path / "made"), "--only", "timeline").code == 0
+    assert (tmp_path / "made.timeline.png").exists()
 
 
 def test_the_first_look_asks_for_no_shard(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,13 @@ class TestLibrary:
         assert "in 1 of 2 environments; body 'base' is 1.00 m from the robot's" in said
         assert "it has 'base' where the robot's 'tip' is" in said
 
+    def test_all_that_fall_with_their_first_step_are_told_by_what(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        motions = write_motions(tmp_path / "motions", [6, 4])
+        run(tmp_path, motions, num_envs=2, falls={0: [0, 1]})
+        assert "all 2 trajectories failed with their first step (fallen: 2); likely" in caplog.text
+
     def test_two_frames_are_a_row_and_one_is_no_motion(self, tmp_path: Path) -> None:
         """A row for the first trajectory, too: it begins within a step, as every other."""
         motions = write_motions(tmp_path / "motions", [2, 2])
