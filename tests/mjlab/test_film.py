@@ -91,6 +91,15 @@ def strip(data: TrajectoryDataset, path: Path) -> Any:
     return np.split(whole, whole.shape[1] // 448, axis=1), made
 
 
+def replayed(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """What the command prints; skips where nothing draws, and only there."""
+    code, said = main(["replay", *command]), capsys.readouterr()
+    if "OpenGL" in said.err:
+        pytest.skip(said.err)
+    assert code == 0, said.err
+    return said.out
+
+
 def green(picture: NDArray[Any]) -> NDArray[Any]:
     """Columns of what is clearly green, as only a reference is."""
     red, g, blue = np.moveaxis(picture, -1, 0)
@@ -136,22 +145,18 @@ class TestTheFilm:
     ) -> None:
         ffmpeg = pytest.importorskip("imageio_ffmpeg")
         clip = tmp_path / "clip.mp4"
-        code = main(["replay", stateful.path, "--trajectory", "0", "-o", str(clip)])
-        said = capsys.readouterr()
-        if "OpenGL" in said.err:
-            pytest.skip(said.err)
-        assert code == 0, said.err
+        out = replayed(capsys, stateful.path, "--trajectory", "0", "-o", str(clip))
         steps = stateful.trajectory(0).num_steps
-        assert f"{clip}: trajectory 0 of environment 0, {steps} steps" in said.out
-        assert "robot and reference at 50 steps per second" in said.out
+        assert f"{clip}: trajectory 0 of environment 0, {steps} steps" in out
+        assert "robot and reference at 50 steps per second" in out
         assert ffmpeg.count_frames_and_secs(str(clip))[0] == steps
 
-    def test_several_are_a_grid(self, stateful: TrajectoryDataset, tmp_path: Path) -> None:
+    def test_several_are_a_grid(
+        self, stateful: TrajectoryDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         image = pytest.importorskip("PIL.Image")
         path = tmp_path / "grid.gif"
-        code = main(["replay", stateful.path, "--trajectory", "0", "1", "2", "-o", str(path)])
-        if code == 2:
-            pytest.skip("nothing draws here")
+        replayed(capsys, stateful.path, "--trajectory", "0", "1", "2", "-o", str(path))
         with image.open(path) as made:
             assert made.size == (1280, 736)
             assert np.asarray(made.convert("L"))[400:, 700:].min() > 250
@@ -191,8 +196,11 @@ def hopper(store: str, joints: list[str], turned: dict[str, float]) -> None:
             writer.add_step(observations=np.zeros((2, 1)), actions=np.zeros((2, 1)), qpos=qpos)
 
 
-def test_a_model_draws_joints_by_their_names(tmp_path: Path) -> None:
+def test_a_model_draws_joints_by_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whatever order a simulator has; on a floor that the model itself does not have."""
+    pytest.importorskip("PIL.Image")
     model = tmp_path / "hopper.xml"
     model.write_text(_HOPPER)
     bent, files = {"hip": 0.5, "knee": -1.2}, {}
@@ -201,9 +209,8 @@ def test_a_model_draws_joints_by_their_names(tmp_path: Path) -> None:
     for name, (joints, turned) in cases.items():
         hopper(str(tmp_path / f"{name}.zarr"), joints, turned)
         files[name] = tmp_path / f"{name}.png"
-        command = ["replay", str(tmp_path / f"{name}.zarr"), "--trajectory", "0", "--model"]
-        if main([*command, str(model), "-o", str(files[name])]) == 2:
-            pytest.skip("nothing draws here")
+        command = (str(tmp_path / f"{name}.zarr"), "--trajectory", "0", "--model", str(model))
+        replayed(capsys, *command, "-o", str(files[name]))
     assert files["a"].read_bytes() == files["b"].read_bytes() != files["c"].read_bytes()
 
 
