@@ -283,6 +283,8 @@ def test_a_writer_on_the_device_makes_the_same_store(
                 if step % 5 == 4:
                     writer.commit()
                     assert TrajectoryDataset(store).num_steps == step + 1
+            arrays: Any = writer._steps.block.arrays  # type: ignore[union-attr]
+            assert all(a[0].flags.c_contiguous for a in arrays.values()), "one env is one piece"
     dataset = TrajectoryDataset(store)
     cuts = {"rgb": 3, "depth": 2, "far": 2} if schema is CAMERA else {}
     assert dataset.state.chunk_steps == cuts

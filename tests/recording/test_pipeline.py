@@ -131,15 +131,18 @@ def test_blocks_are_given_back_at_close(store: str) -> None:
     assert writer.stats.steps == 9
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_a_block_used_again_shows_nothing_of_its_former_life(store: str) -> None:
-    """Behind the last step of a partial block lies the fill value, not an older block's rows."""
-    with open_writer(store, block_steps=4) as writer:
+    """Behind the last step of a partial block, and in padding, lies the fill value."""
+    with open_writer(store, 7, block_steps=4) as writer:
         add(writer, *range(5 * 4 + 1))
     view = TrajectoryDataset(store).view.parts[0]
     for name, grid in view.grids.items():
         out = np.empty(grid.buffer_shape, grid.field.dtype)
         view.read_into(name, 5, out)
         assert (out[:, 1:] == grid.field.fill_value).all(), name
+        assert (out[7:] == grid.field.fill_value).all(), name
+    assert view.grids["trajectory_id"].padded_envs > 7
 
 
 def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
