@@ -135,7 +135,7 @@ def test_blocks_are_given_back_at_close(store: str) -> None:
 def test_a_block_used_again_shows_nothing_of_its_former_life(store: str) -> None:
     """Behind the last step of a partial block, and in padding, lies the fill value."""
     with open_writer(store, 7, block_steps=4) as writer:
-        add(writer, *range(5 * 4 + 1))
+        add(writer, *range(5 * writer.block_steps + 1))
     view = TrajectoryDataset(store).view.parts[0]
     for name, grid in view.grids.items():
         out = np.empty(grid.buffer_shape, grid.field.dtype)
