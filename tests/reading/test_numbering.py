@@ -134,6 +134,7 @@ def test_a_motion_id_that_does_not_fit_its_dtype_is_an_error(tmp_path: Path, npy
     first = record(tmp_path / "a.zarr", 0, hashed(*names), [0, 1, 99], "int8")
     second = record(tmp_path / "b.zarr", 1, hashed(*(n * 2 for n in names)), [0, 27, 28], "int8")
     dataset = TrajectoryDataset([first, second])
+    assert dataset["motion_id"][-1, :2].tolist() == [100, 127], "the greatest one fits"
     with pytest.raises(StoreMismatchError, match=r"motion 128 .* does not fit int8"):
         dataset["motion_id"][...]
     with pytest.raises(StoreMismatchError, match=r"motion 128 .* does not fit int8"):
