@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
+from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.checks import needed
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.errors import InputError, MissingDependencyError
 
 #: Simulator -> options of its collections. ``adapters.NAME.collect`` runs them.
-SIMULATORS: dict[str, type[MjlabCollectOptions] | type[IsaacLabCollectOptions]] = {
+SIMULATORS: dict[str, type[RecordOptions]] = {
     "mjlab": MjlabCollectOptions,
     "isaaclab": IsaacLabCollectOptions,
 }
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _MJLAB = "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"
 
 
-def require_simulator(options: MjlabCollectOptions | IsaacLabCollectOptions) -> None:
+def require_simulator(options: RecordOptions) -> None:
     """Refuse a collection in mjlab without mjlab; nothing is imported.
 
     Raises:
@@ -44,7 +45,7 @@ def require_simulator(options: MjlabCollectOptions | IsaacLabCollectOptions) -> 
 
 
 def run_collect(
-    options: MjlabCollectOptions | IsaacLabCollectOptions,
+    options: RecordOptions,
     on_step: Callable[[TrajectoryWriter], object] | None = None,
     on_end: Callable[[CollectResult], object] | None = None,
 ) -> CollectResult:
@@ -63,7 +64,10 @@ def run_collect(
         StoreError: The store cannot be opened.
         WriteError: The store cannot be written.
     """
-    name = next(name for name, kind in SIMULATORS.items() if isinstance(options, kind))
+    name = next((name for name, kind in SIMULATORS.items() if isinstance(options, kind)), None)
+    if name is None:
+        known = " or ".join(kind.__name__ for kind in SIMULATORS.values())
+        raise InputError(f"options: expected {known}, got {type(options).__name__}")
     words = _MJLAB if name == "mjlab" else f"collecting in {name} needs its packages"
     with needed(words, opengl=True):
         adapter = importlib.import_module(f"mosaic_collect.adapters.{name}.collect")

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from mosaic_collect import simulators
 from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
-from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.acting import MEAN, SAMPLE
 from mosaic_collect.collection.ranks import RankStore
@@ -240,7 +239,7 @@ def tell(result: Any, options: RecordOptions) -> None:
         )
 
 
-def _chosen(sim: str, values: Mapping[str, Any]) -> MjlabCollectOptions | IsaacLabCollectOptions:
+def _chosen(sim: str, values: Mapping[str, Any]) -> RecordOptions:
     """A simulator's options of those that were given; its own defaults for the others."""
     takers = {name: kind.__dataclass_fields__ for name, kind in SIMULATORS.items()}
     wrong = [name for name in values if name not in takers[sim]]

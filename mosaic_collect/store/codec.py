@@ -83,7 +83,9 @@ class Compressor:
             return
         try:
             codec.decode(payload, target)
-        except (RuntimeError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # each codec has errors of its own
             raise CorruptStoreError(f"{what}: does not decompress: {error}") from error
 
 

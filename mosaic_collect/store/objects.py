@@ -462,11 +462,11 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
     except (BaseError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise InputError(f"{name}: {_without_password(url)} cannot be opened: {said}") from error
-    if _address_of(store) != address:
+    if _address_of(store, scheme) != address:
         raise InputError(
-            f"{name}: the URL {_without_password(url)} leads to {_address_of(store)}: expected "
-            f"{scheme}://BUCKET/NAME without ?, #, %, user, password, port, control characters, "
-            "and empty or dotted names"
+            f"{name}: the URL {_without_password(url)} leads to {_address_of(store, scheme)}: "
+            f"expected {scheme}://BUCKET/NAME without ?, #, %, user, password, port, control "
+            "characters, and empty or dotted names"
         )
     return ObjectBlobs(store, address, (blobs_at_url, (address,)), first)
 
@@ -479,13 +479,14 @@ def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
     return ObjectBlobs(store, _address_of(store), (blobs_in, (store,)))
 
 
-def _address_of(store: Any) -> str:
-    """URL of the bucket and prefix that an obstore store uses."""
+def _address_of(store: Any, scheme: str = "") -> str:
+    """URL of the bucket and prefix that an obstore store uses; of its schemes, this one."""
     kind = type(store).__name__
     if kind == "MemoryStore":
         return f"memory://{id(store):x}"
-    scheme, bucket = next((s, b) for s, (k, b, *_) in SERVICES.items() if k == kind)
-    parts = [str(store.config.get(bucket, "")), str(store.prefix or "").strip("/")]
+    buckets = {s: b for s, (k, b, *_) in SERVICES.items() if k == kind}
+    scheme = scheme if scheme in buckets else next(iter(buckets))
+    parts = [str(store.config.get(buckets[scheme], "")), str(store.prefix or "").strip("/")]
     return f"{scheme}://{'/'.join(filter(None, parts))}"
 
 

@@ -15,6 +15,7 @@ from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into  
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions  # noqa: E402
 from mosaic_collect.collection.ranks import RankStore  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
+from mosaic_collect.simulators import run_collect  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import students  # noqa: E402
 
@@ -99,3 +100,10 @@ def test_other_environments_than_the_stores(options: RecordOptions) -> None:
     for num_envs in (None, 4):
         with pytest.raises(OpenedError):
             collected(options, resume=True, num_envs=num_envs)
+
+
+def test_options_of_no_simulator(options: RecordOptions) -> None:
+    with pytest.raises(
+        InputError, match=r"options: expected MjlabCollectOptions or .*, got Record"
+    ):
+        run_collect(options)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset
+from mosaic_collect.store.codec import CODECS
 from tests.helpers import ALL_DTYPES, CAMERA, SMALL, expected, mask, open_writer, rows
 
 WIDE = Schema.mosaic(obs_dim=17, action_dim=5, student_obs_dim=40)
@@ -83,7 +84,7 @@ CASES = [
     Case(num_envs=7, chunk_nbytes=64),
     Case(num_envs=7, chunk_nbytes=64, steps=13, block_steps=5, compressor="lz4"),
     Case(num_envs=5, chunk_nbytes=16, compressor="none"),
-    *(Case(compressor=c) for c in ("lz4", "zstd", "none")),
+    *(Case(compressor=c) for c in CODECS),
     *(Case(schema=WIDE, num_envs=9, chunk_nbytes=1000, compressor=c) for c in ("auto", "lz4")),
     Case(schema=WIDE, num_envs=40, steps=70, block_steps=64),
     *(Case(schema=ALL_DTYPES, compressor=c) for c in ("auto", "lz4")),

@@ -15,6 +15,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError, StoreError
 from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.codec import CODECS
 from mosaic_collect.store.shard import LABEL_NBYTES
 from tests.durability.figures import count
 from tests.durability.rig import add_tiny, check_resume, open_tiny
@@ -44,7 +45,7 @@ class Place:
         return self.kind.split()[0] if self.chunk is None else f"chunk {self.chunk}"
 
 
-@pytest.fixture(params=["none", "lz4", "zstd"])
+@pytest.fixture(params=CODECS)
 def flipped_store(request: pytest.FixtureRequest, ram_store: str, small_chunks: int) -> str:
     """Three blocks of two steps, the last half full; several chunks a shard."""
     with open_writer(ram_store, ENVS, SCHEMA, BLOCK, compressor=request.param) as writer:

@@ -23,7 +23,7 @@ from hypothesis import given, settings, strategies as st
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.codec import Compressor, crc_bytes
+from mosaic_collect.store.codec import CODECS, Compressor, crc_bytes
 from mosaic_collect.store.metadata import ATTRIBUTE, checksum, root_document
 from mosaic_collect.store.parsing import MAX_VALUES, parse_root
 from mosaic_collect.store.posix import PosixBlobs
@@ -207,10 +207,7 @@ def test_documents_made_to_hurt(data: bytes) -> None:
 # -- shards ----------------------------------------------------------------------------------------
 
 
-STATES = {
-    name: one_block(Field(name="x", dim=3), Compressor.named(name), 5, 2)
-    for name in ("none", "lz4", "zstd")
-}
+STATES = {name: one_block(Field(name="x", dim=3), Compressor.named(name), 5, 2) for name in CODECS}
 ROWS = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
 SHARDS = {name: one_shard(state, "x", ROWS) for name, state in STATES.items()}
 

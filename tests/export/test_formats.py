@@ -196,7 +196,7 @@ def test_lerobots_metadata(store: str, tmp_path: Path) -> None:
     ("path", "options", "words"),
     [
         ("e.npz", {}, "e.npz: expected a name ending in .npy, .hdf5, .h5, .parquet"),
-        ("e.h5", {"format": "csv"}, "expected npy, hdf5, parquet or lerobot, got csv"),
+        ("e.h5", {"format": "xml"}, "expected npy, hdf5, .* or .*, got xml"),
         ("e.npy", {"format": "hdf5"}, "ending in .hdf5 or .h5"),
         ("e.h5", {"layout": "grid"}, "holds no grid"),
         ("e.h5", {"fps": 50}, "fps: no option of an export to hdf5"),

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_findings, store_statistics
+from mosaic_collect.commands.look import run_plot
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import (
     DARK,
@@ -51,6 +52,13 @@ def test_all_of_a_rich_store(dataset: TrajectoryDataset, tmp_path: object, theme
         path = os.path.join(str(tmp_path), f"{name}.png")
         save(drawer.draw(name), path)
         assert os.path.getsize(path) > 5000
+
+
+def test_the_help_of_plot_names_every_chart() -> None:
+    names = {re.sub("^bands-.*", "bands-FIELD", name) for name in [*ALL, "images-FIELD"]}
+    listed = re.search(r"Charts to draw: (.*?) \(", " ".join(str(run_plot.__doc__).split()))
+    assert listed is not None
+    assert {*listed[1].split(", ")} == names
 
 
 def draw_all(drawer: Pictures) -> None:
@@ -106,7 +114,7 @@ def test_a_chosen_trajectory(dataset: TrajectoryDataset) -> None:
     assert pictures(dataset, trajectory=3).names["trajectory"].startswith("Trajectory 3,")
     with pytest.raises(InputError, match="trajectory 999"):
         pictures(dataset, trajectory=999)
-    with pytest.raises(InputError, match="picture 'x': this store has timeline, lengths"):
+    with pytest.raises(InputError, match=f"picture 'x': this store has {', '.join(ALL)}"):
         pictures(dataset).draw("x")
 
 

@@ -13,8 +13,10 @@ from hypothesis import given, strategies as st
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.store.codec import (
     CHOSEN,
+    CODECS,
     COMPRESSORS,
     MOST_BLOCK_NBYTES,
+    CodecEntry,
     Compressor,
     crc_bytes,
     raw_frame,
@@ -23,6 +25,7 @@ from mosaic_collect.store.codec import (
 from mosaic_collect.store.schema import DTYPES, Field
 from tests.helpers import encoded_chunk, values
 
+PACKING = [name for name in CODECS if name != "none"]
 MAGIC = b"\x28\xb5\x2f\xfd"  # of zstd
 MOST = MOST_BLOCK_NBYTES
 
@@ -72,7 +75,7 @@ def test_another_size_is_refused_though_the_checksum_is_right(name: str, length:
         codec.decode(memoryview(data), np.empty(12, np.uint8), "chunk")
 
 
-@pytest.mark.parametrize(("name", "magic"), [("lz4", b""), ("zstd", b""), ("zstd", MAGIC)])
+@pytest.mark.parametrize(("name", "magic"), [*((name, b"") for name in PACKING), ("zstd", MAGIC)])
 @given(rubbish=st.binary(max_size=200))
 def test_rubbish_with_a_right_checksum_is_an_error_and_no_crash(
     name: str, magic: bytes, rubbish: bytes
@@ -82,7 +85,7 @@ def test_rubbish_with_a_right_checksum_is_an_error_and_no_crash(
         codec.decode(memoryview(rubbish + crc_bytes(rubbish)), np.empty(999, np.uint8), "chunk")
 
 
-@pytest.mark.parametrize("name", ["lz4", "zstd"])
+@pytest.mark.parametrize("name", PACKING)
 def test_a_damaged_body_behind_a_right_header_is_an_error(name: str) -> None:
     codec = Compressor.named(name)
     payload = bytes(codec.compress(np.arange(4000, dtype="<i4")))
@@ -90,6 +93,15 @@ def test_a_damaged_body_behind_a_right_header_is_an_error(name: str) -> None:
         body = payload[:cut]
         with pytest.raises(CorruptStoreError):
             codec.decode(memoryview(body + crc_bytes(body)), np.empty(4000, "<i4"), "chunk")
+
+
+def test_an_error_of_a_codec_s_own_is_one_of_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As zlib's, which is neither a RuntimeError nor a ValueError."""
+    added = CodecEntry(1, range(10), numcodecs.Zlib, lambda level: [], lambda frame: 999)
+    monkeypatch.setitem(CODECS, "added", added)
+    codec, body = Compressor.named("added"), b"no stream of zlib"
+    with pytest.raises(CorruptStoreError, match=r"chunk 3: does not decompress: Error -3"):
+        codec.decode(memoryview(body + crc_bytes(body)), np.empty(999, np.uint8), "chunk 3")
 
 
 def test_the_checksum_is_crc32c_little_endian() -> None:
@@ -123,7 +135,7 @@ def test_history_compresses() -> None:
     rng = np.random.default_rng(0)
     frames = rng.standard_normal((4, 64 + 4, 8)).astype(np.float32)
     history = np.stack([frames[:, s : s + 5].reshape(4, 40) for s in range(64)], axis=1)
-    for name in ("auto", "lz4", "zstd"):
+    for name in ("auto", *PACKING):
         payload = Compressor.named(name).compress(np.ascontiguousarray(history))
         assert len(payload) < history.nbytes / 3, name
 

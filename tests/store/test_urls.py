@@ -14,7 +14,7 @@ import pytest
 import mosaic_collect as mc
 from mosaic_collect.errors import InputError, MissingDependencyError, WriteError
 from mosaic_collect.reading.summary import stored_nbytes
-from mosaic_collect.store.objects import ObjectBlobs
+from mosaic_collect.store.objects import SERVICES, ObjectBlobs
 from mosaic_collect.store.ranks import blobs_at
 from tests import helpers, service
 
@@ -208,6 +208,15 @@ def test_a_store_of_no_steps_is_no_store(s3: str) -> None:
 )
 def test_a_store_object_is_called_like_its_url(store: Any, address: str) -> None:
     assert blobs_at(store).address == address
+
+
+def test_a_service_may_have_several_schemes(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SERVICES, "s3a", SERVICES["s3"])
+    url = s3.replace("s3://", "s3a://")
+    helpers.record(url, 4)
+    assert blobs_at(url).address == url
+    assert blobs_at(S3Store("box")).address == "s3://box"
+    assert mc.TrajectoryDataset(s3).num_steps == 4
 
 
 def test_each_memory_is_a_place_of_its_own() -> None:

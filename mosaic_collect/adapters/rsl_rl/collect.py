@@ -13,24 +13,34 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint, file_identity
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
-from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.collection.fitting import rate_notes
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import Motion
+from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.ranks import RankStore, giving_back, run_number
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
 
+
+class TaskSimulation(Simulation, Protocol):
+    """A simulated task that knows how to load its policies."""
+
+    def policy(
+        self, checkpoint: Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
+    ) -> Policy:
+        """Load the policy of a checkpoint; it acts by its mean or by samples."""
+
+
 #: Opens a task of a simulator: its motions, the number of environments, and the number of earlier
 #: runs of the store, each of which draws noise of its own.
 Opening: TypeAlias = Callable[
-    [MotionQueue | None, int, int], AbstractContextManager[ManagedSimulation]
+    [MotionQueue | None, int, int], AbstractContextManager[TaskSimulation]
 ]
 
 
