@@ -11,6 +11,8 @@ import pytest
 
 from tests.envs import ISAACLAB, ISAACLAB3, RSL_RL, Environment
 
+# One group, for groups run before single tests, and Isaac Lab 3 takes two minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("environments")]
 FOLDERS = {
     "tests/adapters/inside": RSL_RL.values(),
     "tests/contract/inside": ISAACLAB.values(),
@@ -19,7 +21,6 @@ FOLDERS = {
 CASES = [(folder, each) for folder, environments in FOLDERS.items() for each in environments]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "environment"), CASES, ids=[e.name for _, e in CASES])
 def test_inside(folder: str, environment: Environment) -> None:
     environment.pytest(folder)
