@@ -29,7 +29,7 @@ from mosaic_collect.reading.trajectories import failed_ids
 from tests import helpers
 from tests.export import stores
 from tests.passes.conftest import Killing
-from tests.recording.test_ends import FORGED, add_own, forge, open_ends
+from tests.recording.test_ends import FORGED, record_forged
 
 SCHEMA = helpers.SMALL.with_fields(
     Field(name="image", dim=(2, 3), dtype="uint8"), Field(name="motion_id", dtype="int32")
@@ -104,11 +104,7 @@ def test_ends_are_held_against_ids(
     engine: DaskEngine, store: str, monkeypatch: pytest.MonkeyPatch, change: Any, words: str
 ) -> None:
     """Across the blocks' borders, too."""
-    forge(monkeypatch, *([change] if change else []))
-    with open_ends(store) as writer:
-        for step in range(9):
-            add_own(writer, step)
-            writer.end_trajectories({4: [0], 5: [2], 8: [3]}.get(step, []))
+    record_forged(store, monkeypatch, change)
     problems = verify_store(store, engine=engine).problems
     assert problems == verify_store(store, engine=Engine(1)).problems
     assert re.search(words, " ".join(problems)) if words else not problems

@@ -491,6 +491,15 @@ def forge(monkeypatch: pytest.MonkeyPatch, *changes: tuple[int, int, int]) -> No
     monkeypatch.setattr(Pipeline, "_write", forged)
 
 
+def record_forged(store: str, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Record nine steps and three ends, with one of them changed in the shards; None: none."""
+    forge(monkeypatch, *([change] if change else []))
+    with open_ends(store) as writer:
+        for step in range(9):
+            add_own(writer, step)
+            writer.end_trajectories({4: [0], 5: [2], 8: [3]}.get(step, []))
+
+
 FORGED = [
     ((2, 1, 1), r"block 0: step 2, env 1: an end, but the trajectory goes on"),
     ((6, 1, 2), r"block 2: step 6, env 1: an end, but the trajectory goes on"),
@@ -506,11 +515,7 @@ FORGED = [
 def test_verify_finds_ends_that_contradict_the_ids(
     store: str, monkeypatch: pytest.MonkeyPatch, change: tuple[int, int, int] | None, words: str
 ) -> None:
-    forge(monkeypatch, *([change] if change else []))
-    with open_ends(store) as writer:
-        for step in range(9):
-            add_own(writer, step)
-            writer.end_trajectories({4: [0], 5: [2], 8: [3]}.get(step, []))
+    record_forged(store, monkeypatch, change)
     found = " ".join(verify_store(store).problems)
     assert re.search(words, found) if words else not found
 
