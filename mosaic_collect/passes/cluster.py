@@ -137,8 +137,8 @@ class DaskEngine(Engine):
                 try:
                     return future.result(timeout=_LOOK_SECONDS)
                 except self._dask.TimeoutError:
-                    if future.done():  # the piece's own
-                        raise
+                    if future.status == "error":  # its own; raised here as it is, whichever it is
+                        return future.result()
                 if not self._client.nthreads():
                     _log.warning("the cluster has no worker left: waiting for one")
         except self._dask.KilledWorker as error:

@@ -74,6 +74,28 @@ def test_an_error_travels_as_it_is(either: Engine, kind: type[Exception]) -> Non
     assert len(list(either.map(_late, range(5)))) == 5, "the engine is as good as before"
 
 
+def test_pieces_that_are_done_just_as_a_wait_ends(
+    engine: DaskEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that runs out of time is not a failure of the piece, even if that is done by then."""
+    import distributed
+
+    waited, result = set(), distributed.Future.result
+
+    def late(future: distributed.Future, timeout: float | None = None) -> object:
+        if future.key in waited:
+            return result(future, timeout)
+        waited.add(future.key)
+        future.exception()  # waits until it is done
+        raise distributed.TimeoutError
+
+    monkeypatch.setattr(distributed.Future, "result", late)
+    assert [piece for piece, _ in engine.map(_late, range(9))] == list(range(9))
+    with pytest.raises(TimeoutError, match=r"^piece 30 is bad$"):
+        list(engine.map(partial(_poison, TimeoutError), range(40)))
+    assert len(waited) > 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_can_travel(kind: type[Exception]) -> None:
     error = pickle.loads(pickle.dumps(kind("words")))
