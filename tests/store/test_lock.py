@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import ClosedError, StoreLockedError
 from mosaic_collect.store import lock as lock_module
 from mosaic_collect.store.lock import LOCK_NAME, StoreLock
-from tests.helpers import add, assert_holds, open_writer, record, run_python
+from tests.helpers import REPO, add, assert_holds, open_writer, record, run_python
 
 RESUME = """
 import sys
@@ -22,6 +24,18 @@ from mosaic_collect import TrajectoryWriter
 from tests.helpers import add
 with TrajectoryWriter(sys.argv[1], resume=True) as writer:
     add(writer, *map(int, sys.argv[2:]))
+"""
+
+#: Dies with a writer open; its child, which was forked meanwhile, lives until its input ends.
+DIES_BEFORE_ITS_CHILD = """
+import os, sys
+from tests.helpers import add, open_writer
+writer = open_writer(sys.argv[1])
+add(writer, 0)
+writer.commit()
+if os.fork() == 0:
+    sys.stdin.read()
+os._exit(0)
 """
 
 
@@ -162,3 +176,11 @@ class TestForkedChild:
             add(writer, 1)
         go_on()
         assert_holds(TrajectoryDataset(store), range(3))
+
+    def test_it_keeps_no_lock_of_a_parent_that_died(self, store: str) -> None:
+        code = [sys.executable, "-c", DIES_BEFORE_ITS_CHILD, store]
+        with subprocess.Popen(code, stdin=subprocess.PIPE, cwd=REPO) as parent:
+            assert parent.wait() == 0
+            with TrajectoryWriter(store, resume=True) as writer:
+                add(writer, 1)
+        assert_holds(TrajectoryDataset(store), range(2))
