@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError, StoreError
-from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.codec import CODECS
 from mosaic_collect.store.shard import LABEL_NBYTES
 from tests.durability.figures import count
-from tests.durability.rig import add_tiny, check_resume, open_tiny
+from tests.durability.rig import add_tiny, open_tiny
+from tests.export import stores
 from tests.helpers import assert_holds, open_writer, rows
 
 STEPS, BLOCK, ENVS = 5, 2, 5
@@ -58,15 +57,10 @@ def flipped_store(request: pytest.FixtureRequest, ram_store: str, small_chunks: 
 @contextmanager
 def flipped(path: str, at: int, bit: int) -> Iterator[None]:
     """The file with one bit of one byte turned over."""
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 1 << bit]))
-        file.flush()
-        yield
-        file.seek(at)
-        file.write(bytes([byte]))
+    from_end = at - os.path.getsize(path)
+    stores.flip(path, from_end, 1 << bit)
+    yield
+    stores.flip(path, from_end, 1 << bit)
 
 
 def places(path: str, chunks: int) -> list[Place]:
@@ -134,22 +128,6 @@ def test_zarr_python_reports_them_too(flipped_store: str) -> None:
                 array[BLOCK : 2 * BLOCK]
 
 
-def test_verify_names_the_place(flipped_store: str) -> None:
-    dataset = TrajectoryDataset(flipped_store, threads=1)
-    chance = random.Random(3)
-    for name, block, path, kinds in shards(dataset):
-        for kind in KINDS:
-            at = chance.choice([i for i, p in enumerate(kinds) if p.kind == kind])
-            with flipped(path, at, chance.randrange(8)):
-                report = verify_store(flipped_store)
-            assert not report.ok
-            words = report.problems[0]
-            assert f"{name}, block {block}" in words
-            assert kinds[at].words in words
-            assert f"steps {block * BLOCK}" in words
-    assert verify_store(flipped_store).ok
-
-
 def test_a_shard_cut_off_anywhere_or_grown(flipped_store: str) -> None:
     dataset = TrajectoryDataset(flipped_store, threads=1)
     name, block, path, kinds = next(shards(dataset))
@@ -186,29 +164,3 @@ def test_every_byte_of_the_root_document(ram_store: str, bit: int) -> None:
                 assert space or not own[0] <= at < own[1], data[at - 20 : at + 20]
     assert refused > 1000
     count("bits flipped, root document", len(data))
-
-
-def test_an_arrays_own_document_is_not_needed_and_mended(ram_store: str) -> None:
-    with open_tiny(ram_store) as writer:
-        add_tiny(writer, STEPS)
-    path = os.path.join(ram_store, "x", "zarr.json")
-    for content in (b"", b"\xff" * 100, b'{"zarr_format": 3, "shape": [1e9, 2, 2]}'):
-        with open(path, "wb") as file:
-            file.write(content)
-        assert TrajectoryDataset(ram_store).read("x").shape == (STEPS, 2, 2)
-        assert not verify_store(ram_store).ok
-    check_resume(ram_store, STEPS)
-    assert verify_store(ram_store).ok
-
-
-def test_a_missing_shard_is_refused_when_read_and_when_resumed(ram_store: str) -> None:
-    with open_tiny(ram_store) as writer:
-        add_tiny(writer, STEPS)
-    dataset = TrajectoryDataset(ram_store)
-    os.remove(os.path.join(ram_store, "x", "c.1.0.0"))
-    with pytest.raises(CorruptStoreError, match=r"x, block 1: the file .* is missing"):
-        dataset.read("x")
-    assert np.count_nonzero(dataset.read("x", 0, 2)) > 0
-    with pytest.raises(CorruptStoreError, match=r"1 committed shards are missing, .*c\.1\.0\.0"):
-        open_tiny(ram_store, resume=True)
-    assert not verify_store(ram_store).ok
