@@ -7,10 +7,12 @@ seen. Floats hold whole numbers that every precision in use holds exactly.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import mosaic_collect
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from mosaic_collect.store.metadata import Run, StoreState
+from mosaic_collect.store.metadata import ATTRIBUTE, Run, StoreState, checksum
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
 from mosaic_collect.store.shard import LABEL_NBYTES, ShardLabel, write_chunks
 
@@ -190,7 +192,26 @@ def contents(folder: Any, pattern: str = "*") -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def run_python(code: str, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def edit_state(store: Any, is_sealed: bool = True, **changes: Any) -> None:
+    """Change the state in a root document, and its checksum to fit, or leave that as it was."""
+    path = Path(store, "zarr.json")
+    root = json.loads(path.read_text())
+    state = root["attributes"][ATTRIBUTE]
+    state.update(changes)
+    if is_sealed:
+        state["checksum"] = checksum(state)
+    path.write_text(json.dumps(root))
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Return when a condition holds, however slow the machine is; fail if it never does."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.005)
+
+
+def run_python(code: str, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run code in another interpreter that can import the package under test and the helpers."""
     environment = {**os.environ, "PYTHONPATH": REPO, "PYTHONWARNINGS": "error"}
     return subprocess.run(

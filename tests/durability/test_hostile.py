@@ -31,7 +31,7 @@ from mosaic_collect.store.schema import Field
 from mosaic_collect.store.shard import LABEL_NBYTES, ShardReader
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
-from tests.helpers import one_block, one_shard
+from tests.helpers import edit_state, one_block, one_shard
 
 #: ``MOSAIC_COLLECT_FUZZ=100`` tries a hundred times as many.
 MORE = int(os.environ.get("MOSAIC_COLLECT_FUZZ", "1"))
@@ -166,23 +166,11 @@ def test_a_lie_about_sizes_is_a_clear_error_and_takes_no_memory(
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", ["..", "../other", "/etc", "a/b", ".hidden", "", "x\0", "x\n"])
-def test_a_field_cannot_lead_out_of_the_store(valid: tuple[str, dict[str, Any]], name: str) -> None:
-    mutated = copy.deepcopy(valid[1])
-    state = mutated["attributes"][ATTRIBUTE]
-    state["fields"][0]["name"] = name
-    state["chunk_envs"][name] = state["chunk_envs"].pop("x")
-    state["nonfinite"] = {name: 0}
-    with pytest.raises(CorruptStoreError, match="field name"):
-        parse_root(sign(mutated), "somewhere")
-
-
 @pytest.mark.parametrize(
     "data",
     [
         b"[" * 100_000,
         b'{"a":' * 100_000,
-        b"[" * 900 + b"]" * 900,
         b"[" + b"[]," * MAX_VALUES + b"[]]",
         b"1" * 100_000,
         b"\xff\xfe",
@@ -197,7 +185,7 @@ def test_a_field_cannot_lead_out_of_the_store(valid: tuple[str, dict[str, Any]],
 def test_documents_made_to_hurt(data: bytes) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(StoreError):
+        with pytest.raises(CorruptStoreError):
             parse_root(data, "somewhere")
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
     finally:
@@ -355,19 +343,9 @@ def test_a_store_behind_a_link_is_like_any_other(tiny: str) -> None:
     assert os.path.islink(link)
 
 
-def lie(path: str, steps: int) -> None:
-    """Let the store claim so many steps."""
-    document = os.path.join(path, "zarr.json")
-    with open(document) as file:
-        root = json.load(file)
-    root["attributes"][ATTRIBUTE]["committed_steps"] = steps
-    with open(document, "wb") as file:
-        file.write(sign(root))
-
-
 @pytest.mark.parametrize("steps", [2**40, 2**40 - 1, 1_000_000])
 def test_more_steps_than_could_be_counted(tiny: str, steps: int) -> None:
-    lie(tiny, steps)
+    edit_state(tiny, committed_steps=steps)
     with pytest.raises(CorruptStoreError, match="missing"):
         open_tiny(tiny, resume=True)
     report = verify_store(tiny)

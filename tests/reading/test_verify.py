@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from mosaic_collect import Field, TrajectoryDataset
 from mosaic_collect.errors import NewerFormatError, StoreNotFoundError
 from mosaic_collect.reading.verify import VerifyReport, _StoreCheck, verify_store
-from mosaic_collect.store.metadata import ATTRIBUTE, checksum
+from mosaic_collect.store.metadata import ATTRIBUTE
 from tests import helpers
 from tests.export import stores
 
@@ -157,13 +156,8 @@ def edit_json(path: str, *keys: Any, to: Callable[[Any], Any]) -> None:
 
 
 def lie(store: str, **changes: Any) -> VerifyReport:
-    """Change the state and give it a good checksum again."""
-
-    def edit(state: Any) -> Any:
-        state = {**state, **changes}
-        return {**state, "checksum": checksum(state)}
-
-    edit_json(os.path.join(store, "zarr.json"), "attributes", ATTRIBUTE, to=edit)
+    """What is found of a store whose state was changed."""
+    helpers.edit_state(store, **changes)
     return verify_store(store)
 
 
@@ -249,25 +243,6 @@ def test_an_array_document_that_is_missing_or_torn(
     if content is not None:
         path.write_bytes(content)
     assert only_problem(made.path).startswith("actions/zarr.json")
-
-
-_OF_PIPE = """
-import sys
-from mosaic_collect.reading.verify import verify_store
-print(verify_store(sys.argv[1]).problems)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs mkfifo")
-@pytest.mark.parametrize("name", ["actions/zarr.json", "actions/c.1.0.0", "zarr.json"])
-def test_a_pipe_in_place_of_a_file_does_not_hang(store: str, name: str) -> None:
-    stores.write(store, 9)
-    path = os.path.join(store, name)
-    os.unlink(path)
-    os.mkfifo(path)
-    done = helpers.run_python(_OF_PIPE, store, timeout=20)
-    assert done.returncode == 0, done.stderr
-    assert name.split("/", maxsplit=1)[0] in done.stdout
 
 
 def test_what_a_killed_run_leaves_is_a_note(made: TrajectoryDataset) -> None:

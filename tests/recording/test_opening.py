@@ -28,7 +28,7 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.store.lock import LOCK_NAME
-from mosaic_collect.store.shard import LABEL_NBYTES
+from tests.export import stores
 from tests.helpers import (
     SMALL,
     add,
@@ -36,20 +36,13 @@ from tests.helpers import (
     assert_same,
     buffer_mb,
     contents,
+    edit_state,
     open_writer,
     record,
 )
 from tests.recording.mortal_files import MortalFiles
 
 N = 4
-
-
-def edit(store: str, **changes: Any) -> None:
-    """Change the store's own attributes in its root document."""
-    path = Path(store) / "zarr.json"
-    document = json.loads(path.read_text())
-    document["attributes"]["mosaic_collect"].update(changes)
-    path.write_text(json.dumps(document))
 
 
 class TestExisting:
@@ -273,7 +266,7 @@ class TestFormat:
     def test_a_newer_version(self, store: str, changes: dict[str, Any]) -> None:
         """It may say things unknown today."""
         record(store, 2)
-        edit(store, format_version=3, **changes)
+        edit_state(store, is_sealed=False, format_version=3, **changes)
         before = contents(store)
         for open_it in (TrajectoryDataset, lambda p: TrajectoryWriter(p, resume=True)):
             with pytest.raises(NewerFormatError, match=r"version 3.*up to 2: upgrade"):
@@ -283,7 +276,7 @@ class TestFormat:
     @pytest.mark.parametrize("version", [0, 1, -1, None, "2", True, 2.0])
     def test_no_version(self, store: str, version: Any) -> None:
         record(store, 2)
-        edit(store, format_version=version)
+        edit_state(store, is_sealed=False, format_version=version)
         with pytest.raises(CorruptStoreError, match="format_version"):
             TrajectoryDataset(store)
 
@@ -304,10 +297,7 @@ class TestFormat:
 
     def test_a_damaged_partial_block_stops_a_resume(self, store: str) -> None:
         record(store, 4)
-        path = Path(store, "actions", "c.1.0.0")
-        data = bytearray(path.read_bytes())
-        data[LABEL_NBYTES + 3] ^= 1
-        path.write_bytes(data)
+        stores.flip(f"{store}/actions/c.1.0.0", 3)
         with pytest.raises(CorruptStoreError, match=r"actions, block 1.*checksum"):
             TrajectoryWriter(store, resume=True)
 

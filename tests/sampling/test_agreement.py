@@ -25,7 +25,6 @@ from mosaic_collect.errors import (  # noqa: E402
 )
 from mosaic_collect.mosaic import attach  # noqa: E402
 from mosaic_collect.npyfile.read import read_npy  # noqa: E402
-from mosaic_collect.store.metadata import ATTRIBUTE, checksum  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.mosaic.fork import Algorithm  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
@@ -78,15 +77,7 @@ def test_finite_fields_give_the_pairs_of_an_export_of_more_fields(store: str, np
 
 def test_metadata_that_claim_steps_without_end_are_refused(store: str, npy: str) -> None:
     numbered(store, 12, 7, 4)
-    with open(f"{store}/zarr.json") as file:
-        root = json.load(file)
-    state, steps = root["attributes"][ATTRIBUTE], 1 << 39
-    state.update(committed_steps=steps, num_valid=7 * steps)
-    state["checksum"] = checksum(state)
-    for array in root["consolidated_metadata"]["metadata"].values():
-        array["shape"][0] = steps
-    with open(f"{store}/zarr.json", "w") as file:
-        json.dump(root, file)
+    helpers.edit_state(store, committed_steps=1 << 39, num_valid=7 << 39)
     for skip in (False, True):
         for made in (
             lambda skip=skip: BatchLoader(store, 4, skip_damaged=skip),

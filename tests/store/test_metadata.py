@@ -223,18 +223,10 @@ def test_a_chunk_too_large_for_any_codec_is_refused() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"{", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000, b'{"a": ' * 100_000),
-        b'{"attributes": ' + b"9" * 10_000 + b"}",
+        *(b"3", b"[]", b"{}", b"[" * 900 + b"]" * 900),
+        *(b'{"attributes": 3}', b'{"attributes": {"mosaic_collect": 3}}'),
     ],
-    ids=lambda d: repr(d[:8]),
-)
-def test_no_json(data: bytes) -> None:
-    with pytest.raises(CorruptStoreError):
-        parse_root(data, "s")
-
-
-@pytest.mark.parametrize(
-    "data", [b"3", b"[]", b"{}", b'{"attributes": 3}', b'{"attributes": {"mosaic_collect": 3}}']
+    ids=lambda d: repr(d[:40]),
 )
 def test_json_of_others(data: bytes) -> None:
     with pytest.raises(StoreNotFoundError, match="no mosaic_collect store"):
