@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.store.schema import VALID_MASK
 from tests.export import stores
 from tests.importing import files
-from tests.npyfile import pickles
 
 
 def refused(npy: str, made: str, *words: str) -> None:
@@ -111,29 +109,3 @@ def test_a_folder_and_no_file(tmp_path, made: str) -> None:
     with pytest.raises(FileNotFoundError):
         import_npy(tmp_path / "no.npy", made)
     assert not os.path.exists(made)
-
-
-ENDLESS = {
-    "a bomb": pickles.bomb(60),
-    "a list of itself, often": b"]q\x00(" + b"h\x00" * 100_000 + b"e",
-    "a long text, often": b"]("
-    + pickles.text("x" * 1_000_000)
-    + b"q\x00"
-    + b"h\x00" * 90_000
-    + b"e",
-    "a dict that holds itself": b"}q\x00" + pickles.text("x") + b"h\x00s",
-    "deep lists": pickles.nested_lists(60_000),
-    "a number of a million digits": pickles.whole(1 << 4_000_000),
-}
-
-
-@pytest.mark.parametrize("value", ENDLESS)
-def test_metadata_that_is_endless(npy: str, made: str, value: str) -> None:
-    """A few bytes that stand for far more: refused at once, and not written out first."""
-    floats = pickles.array(pickles.shape_of(2, 3, 1), pickles.values_of(bytes(24)))
-    metadata = b"}" + pickles.text("x") + ENDLESS[value] + b"s"
-    data = pickles.dict_of(observations=floats, actions=floats, metadata=metadata)
-    pickles.write(npy, data)
-    start = time.monotonic()
-    refused(npy, made, "metadata")
-    assert time.monotonic() - start < 5

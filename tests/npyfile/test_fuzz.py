@@ -43,7 +43,7 @@ def look(path: str, data: bytes) -> None:
     """Scan and summarise ``data``; what is accepted must hold together."""
     with open(path, "wb") as file:
         file.write(data)
-    start = time.monotonic()
+    start = time.thread_time()
     try:
         found = scan_npy(path)
         summary_text(summarize(path))
@@ -54,7 +54,7 @@ def look(path: str, data: bytes) -> None:
             assert 0 <= stored.offset <= stored.offset + stored.nbytes <= len(data)
             assert stored.nbytes == prod(stored.shape) * stored.dtype.itemsize
             assert stored.dtype.kind in "biuf"
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 5
 
 
 _EDIT = st.tuples(

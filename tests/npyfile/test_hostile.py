@@ -1,7 +1,7 @@
 """Files made to harm: refused in a short time and little memory, and nothing in them is run.
 
-Each is scanned and shown in a process of its own, with bounds, as it may hang or kill it. The
-processes are forked off one that has imported what is needed.
+Each is scanned, shown and imported in a process of its own, with bounds, as it may hang or kill it.
+The processes are forked off one that has imported what is needed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.npyfile.pickles import (
 pytestmark = pytest.mark.xdist_group("hostile files")
 
 _CODE = """
-import contextlib, io
+import contextlib, io, os
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.read import read_npy
@@ -50,18 +50,26 @@ def scan(path):
         return "refused" if len(str(error)) < 5000 else "refused at length"
     return "accepted"
 
-def show(path):
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return main(["inspect", path]), main(["inspect", "--json", path])
+def run(*command):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        return main([*command]), said.getvalue()
 
 def tell(path):
     told = scan(path)
-    codes = show(path)
-    return told + ("" if {*codes} <= {0, 2} else f", inspect gave exit codes {codes}")
+    codes = {run("inspect", path)[0], run("inspect", "--json", path)[0]}
+    if not codes <= {0, 2}:
+        told += f", inspect gave exit codes {codes}"
+    code, said = run("import", path, path + ".zarr")
+    told += f"; import: {code}, {said.count(chr(10))} lines"
+    told += ", written" if os.path.exists(path + ".zarr") else ""
+    return told + (", at length" if len(said) > 5000 else "")
 """
+NOT_IMPORTED = "; import: 2, 1 lines"
 
 _VALUES = values_of(bytes(24))
 _SHAPE = shape_of(2, 3)
+_ROWS = array(shape_of(2, 3, 1), _VALUES)
 
 
 #: Files that must be refused.
@@ -114,9 +122,21 @@ REFUSED = {
 }
 _MINUS_SIGNS = b"\x93NUMPY\x01\x00" + struct.pack("<H", 60_001) + b"-" * 60_000 + b"1"
 
-#: Files that may be accepted as data, but must do no harm when they are shown.
+#: Files that may be accepted as data, but must do no harm when they are shown or imported.
 SHOWN = {
     "metadata that is a bomb": dict_of(metadata=b"}" + text("x") + bomb(60) + b"s"),
+    "a list of itself, often": dict_of(
+        metadata=b"}" + text("x") + b"]q\x00(" + b"h\x00" * 100_000 + b"es"
+    ),
+    "a long text, often": dict_of(
+        metadata=b"}"
+        + text("x")
+        + b"]("
+        + text("x" * 1_000_000)
+        + b"q\x00"
+        + b"h\x00" * 90_000
+        + b"es"
+    ),
     "metadata that holds itself": dict_of(metadata=b"}q\x00" + text("x") + b"h\x00s"),
     "a list that holds itself": dict_of(metadata=b"}" + text("x") + b"]q\x00h\x00as"),
     "deep metadata": dict_of(metadata=b"}" + text("x") + nested_lists(100_000) + b"s"),
@@ -136,9 +156,15 @@ SHOWN = {
     ),
 }
 
+#: Of these, what a store's metadata can hold.
+IMPORTED = ("provenance of numbers", "terminal control codes")
+
 
 def write_case(folder: Path, name: str, pickled: bytes) -> None:
-    """One case as a file."""
+    """One case as a file; what is shown has the arrays that an import needs, too."""
+    if name in SHOWN:
+        rows = [text(key) + _ROWS + b"s" for key in ("observations", "actions")]
+        pickled = b"".join([pickled.removesuffix(END), *rows, END])
     if b"{mark}" in pickled:
         pickled = _with_mark(pickled, str(folder / f"{name}.executed").encode())
     head = _MINUS_SIGNS if name == "a header of minus signs" else None
@@ -163,17 +189,18 @@ def became(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(became: dict[str, str], folder: Path, case: str) -> None:
-    assert became[case] == "refused"
+    assert became[case] == "refused" + NOT_IMPORTED
     assert not (folder / f"{case}.executed").exists()
 
 
 @pytest.mark.parametrize("case", SHOWN)
-def test_shown_without_harm(became: dict[str, str], case: str) -> None:
-    assert became[case] in ("accepted", "refused")
+def test_shown_and_imported_without_harm(became: dict[str, str], case: str) -> None:
+    imported = "; import: 0, 0 lines, written" if case in IMPORTED else NOT_IMPORTED
+    assert became[case].removesuffix(imported) in ("accepted", "refused")
 
 
 def test_a_pipe_is_not_waited_for(became: dict[str, str]) -> None:
-    assert became["a pipe"] != "hung"
+    assert became["a pipe"].endswith(NOT_IMPORTED)
 
 
 def test_control_codes_do_not_reach_the_terminal(tmp_path, capsys) -> None:
