@@ -19,10 +19,10 @@ dask = pytest.importorskip("dask", reason="dask is not installed")
 ts = pytest.importorskip("tensorstore", reason="tensorstore is not installed")
 zarrs = pytest.importorskip("zarrs", reason="zarrs is not installed")
 
-Read = Callable[[str, str], Any]  # store, field -> all its values
+Read = Callable[[Any, str], Any]  # store, field -> all its values
 
 
-def by_zarr(store: str, field: str) -> Any:
+def by_zarr(store: Any, field: str) -> Any:
     return zarr.open_group(store, mode="r", zarr_format=3)[field][...]
 
 
@@ -35,7 +35,7 @@ def by_to_zarr(store: str, field: str) -> Any:
     return TrajectoryDataset(store).to_zarr()[field][...]
 
 
-def by_xarray(store: str, field: str) -> Any:
+def by_xarray(store: Any, field: str) -> Any:
     with xarray.open_dataset(store, engine="zarr") as dataset:
         return dataset[field].values
 

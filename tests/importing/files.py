@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 
+from mosaic_collect import TrajectoryWriter
 from mosaic_collect.store.schema import VALID_MASK
 from tests import helpers
 from tests.export import stores
@@ -34,3 +38,19 @@ def save(path: str, **changes: Any) -> dict[str, Any]:
     data = {k: v for k, v in {**grid(), **changes}.items() if v is not None}
     np.save(path, data)
     return data
+
+
+@contextlib.contextmanager
+def interrupted_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An import meets an interrupt in the step behind so many others."""
+    add, left = TrajectoryWriter.add_step, [steps]
+
+    def counted(self: TrajectoryWriter, **rows: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        add(self, **rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrajectoryWriter, "add_step", counted)
+        yield

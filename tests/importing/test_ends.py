@@ -18,8 +18,16 @@ SCHEMA = stores.STUDENT.with_ends()
 KEPT = "source_trajectory_end"
 
 
-def record(store: str, **options: Any) -> TrajectoryDataset:
-    stores.write(store, 11, schema=SCHEMA, ends={3: [0, 2], 8: [1]}, falls={5: [0, 3]}, **options)
+def record(store: str) -> TrajectoryDataset:
+    """Record trajectories with every kind of end, also behind the last row, and one with none."""
+    with helpers.open_writer(store, 5, SCHEMA) as writer:
+        for step in range(11):
+            helpers.add(writer, step)
+            if step in (3, 10):
+                how = {"failed": [1], "terminated": [2], "truncated": [3]}
+                writer.end_trajectories(range(4), **how)
+            if step == 5:
+                writer.end_trajectories([0, 3], failed=[0, 3])
     return TrajectoryDataset(store)
 
 
@@ -34,6 +42,7 @@ def test_a_grid_of_ours_comes_back_with_its_ends(
 ) -> None:
     monkeypatch.setattr("mosaic_collect.importing.source.READ_NBYTES", nbytes)
     before = record(store)
+    assert before.read(TRAJECTORY_END)[[3, 10]].tolist() == [[1, 2, 3, 4, 0]] * 2
     export(store, npy, "grid", *more)
     report = import_npy(npy, made)
     after = TrajectoryDataset(made)
@@ -45,24 +54,6 @@ def test_a_grid_of_ours_comes_back_with_its_ends(
     assert after.trajectories.counts() == before.trajectories.counts()
     assert verify_store(made).ok
     assert report.num_trajectories == before.num_ended
-
-
-def test_every_kind_of_end_comes_back_that_of_the_last_row_too(
-    store: str, npy: str, made: str
-) -> None:
-    with helpers.open_writer(store, 5, SCHEMA) as writer:
-        for step in range(4):
-            writer.add_step(**helpers.rows(step, 5, SCHEMA))
-            if step in (1, 3):
-                how = {"failed": [1], "terminated": [2], "truncated": [3]}
-                writer.end_trajectories(range(4), **how)
-    before = TrajectoryDataset(store)
-    assert before.read(TRAJECTORY_END)[[1, 3]].tolist() == [[1, 2, 3, 4, 0]] * 2
-    export(store, npy, "grid", TRAJECTORY_ID)
-    import_npy(npy, made)
-    after = TrajectoryDataset(made)
-    helpers.assert_same(after.read(TRAJECTORY_END), before.read(TRAJECTORY_END))
-    assert after.trajectories.counts() == before.trajectories.counts()
 
 
 def test_where_a_run_stopped_within_trajectories_the_ends_are_kept_beside(
@@ -92,12 +83,15 @@ def test_in_a_compact_file_of_several_environments_they_are_kept_beside(
     helpers.assert_same(after.read(KEPT).ravel(), before.read(TRAJECTORY_END).ravel())
 
 
-def test_a_compact_file_of_one_environment_has_them(store: str, npy: str, made: str) -> None:
+def test_a_compact_file_of_one_environment_has_its_trajectories_and_ends(
+    store: str, npy: str, made: str
+) -> None:
     stores.write(store, 9, num_envs=1, schema=SCHEMA, ends={2: [0]}, falls={5: [0]})
     export(store, npy, "compact", TRAJECTORY_ID)
     import_npy(npy, made)
-    ends = TrajectoryDataset(made).read(TRAJECTORY_END)
-    helpers.assert_same(ends, TrajectoryDataset(store).read(TRAJECTORY_END))
+    before, after = TrajectoryDataset(store), TrajectoryDataset(made)
+    helpers.assert_same(after.read(TRAJECTORY_END), before.read(TRAJECTORY_END))
+    assert helpers.ids(after).ravel().tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 @pytest.mark.parametrize(

@@ -297,15 +297,6 @@ def test_a_compact_file_is_one_environment(store: str, npy: str, made: str) -> N
     assert after.num_ended == 0
 
 
-def test_a_compact_file_of_one_environment_has_its_trajectories(
-    store: str, npy: str, made: str
-) -> None:
-    stores.write(store, 9, num_envs=1, ends={2: [0], 5: [0]})
-    export_npy(store, npy, layout="compact", fields=["actions", TRAJECTORY_ID])
-    import_it(npy, made)
-    assert helpers.ids(TrajectoryDataset(made)).ravel().tolist() == [0] * 3 + [1] * 3 + [2] * 3
-
-
 def test_ids_that_fall_in_one_environment_end_nothing(npy: str, made: str, monkeypatch) -> None:
     monkeypatch.setattr("mosaic_collect.importing.source.READ_NBYTES", 1)
     ids = np.zeros((11, 4), np.int64)

@@ -34,18 +34,8 @@ RING: dict[str, Any] = {"buffer_mb": 0.003}  # blocks of some steps
 
 def interrupted(path: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """An import in which the step behind ``after`` others is interrupted."""
-    add, left = TrajectoryWriter.add_step, [after]
-
-    def counted(self: TrajectoryWriter, **rows: Any) -> None:
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        add(self, **rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrajectoryWriter, "add_step", counted)
-        with pytest.raises(KeyboardInterrupt):
-            import_file(path, made, **RING)
+    with files.interrupted_after(after, monkeypatch), pytest.raises(KeyboardInterrupt):
+        import_file(path, made, **RING)
 
 
 def assert_whole(made: str, data: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.layout import plan_file
 from mosaic_collect.npyfile.read import NpyFile, read_npy, scan_npy
-from tests.adapters.hostile import Author
 from tests.export import stores
 from tests.npyfile import pickles
 
@@ -271,14 +270,6 @@ def test_what_it_will_not_give_is_named(npy: str, value: Any, words: str) -> Non
     np.save(npy, {"actions": np.zeros(2), "metadata": {"inner": value}}, allow_pickle=True)
     with pytest.raises(CorruptExportError, match=words):
         read_npy(npy)
-
-
-def test_code_does_not_run(npy: str, tmp_path: Path) -> None:
-    mark = str(tmp_path / "ran")
-    np.save(npy, {"metadata": Author(mark)}, allow_pickle=True)
-    with pytest.raises(CorruptExportError, match=r"posix\.mkdir"):
-        read_npy(npy)
-    assert not os.path.exists(mark)
 
 
 def test_a_byte_that_is_no_bool(npy: str) -> None:
