@@ -12,7 +12,7 @@ import pytest
 from tests.durability.explorer import RAM
 from tests.durability.figures import FIGURES
 
-_SECONDS = float(os.environ.get("MOSAIC_COLLECT_WATCHDOG", "120"))
+_SECONDS = float(os.environ.get("MOSAIC_COLLECT_WATCHDOG", "600"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

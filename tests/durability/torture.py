@@ -355,7 +355,7 @@ def apart(*options: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": REPO},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=590,
         check=False,
     )
 
