@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from mosaic_collect.checks import local_path, output_path, regular_target
 from mosaic_collect.errors import InputError, MosaicCollectError, SpaceError, WriteError
@@ -19,7 +19,8 @@ from mosaic_collect.store.lock import try_lock
 from mosaic_collect.text import reason
 
 _log = logging.getLogger(__name__)
-_MARK_NBYTES = 8  # random bytes in the name of a temp file
+_NBYTES = 8  # random bytes in the name of a temp file
+_FAILED = "writing failed, nothing was left there"
 _STAYS = "%s: this file system has no locks: if this export is killed, its temp file stays"
 
 
@@ -59,12 +60,25 @@ def check_target(
     return path
 
 
-class Target:
-    """A temp file or folder beside the target, renamed onto it on leaving without an exception.
+class Target(NamedTuple):
+    """The temp file or folder of an export.
 
-    Its name is its own: no other export writes there, and a process on another machine that opens
-    it by name has this export's file or none. A kill leaves it; the next export to the target
-    removes those that nobody has locked, where the file system has locks.
+    Attributes:
+        temp_path: Its path, for a library that opens it by name; it may truncate it.
+        fd: Its descriptor.
+    """
+
+    temp_path: str
+    fd: int
+
+
+@contextmanager
+def opened_target(path: str, nbytes: int, is_folder: bool = False) -> Iterator[Target]:
+    """Make a temp file or folder beside the target, which it replaces once the block is left.
+
+    An exception removes it. Its name is its own: no other export writes there, and a process on
+    another machine that opens it by name has this export's file or none. A kill leaves it; the next
+    export to the target removes those that nobody has locked, where the file system has locks.
 
     Args:
         path: Target of ``check_target``; a file of that name is replaced at the end, in one. A link
@@ -72,122 +86,93 @@ class Target:
         nbytes: Size to come; a file takes it from the disk at once.
         is_folder: Whether a new folder is made; a library fills it.
 
-    Attributes:
-        temp_path: Path of the temp file, for a library that opens it by name; it may truncate it.
-        fd: Descriptor of the temp file.
-
     Raises:
         SpaceError: The disk has not that much.
-        WriteError: The temp file cannot be made, or another export writes the target just now.
+        WriteError: The target cannot be written, or another export writes it just now.
     """
-
-    def __init__(self, path: str, nbytes: int, is_folder: bool = False) -> None:
-        self._path, self._nbytes, self._is_folder = path, nbytes, is_folder
-        self._target = regular_target(path) or os.path.abspath(path)
-        self.temp_path = temp_name(self._target, f".{secrets.token_hex(_MARK_NBYTES)}")
-        self._remove_killed()
-        free = free_nbytes(os.path.dirname(self._target))
-        if free is not None and free < nbytes:
-            raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
-        with self._named("cannot be written"):
-            if is_folder:
-                os.mkdir(self.temp_path)
-            self.fd = self._open(self.temp_path, 0 if is_folder else os.O_CREAT | os.O_EXCL)
-        try:
-            self._lock()
-            if not is_folder:
-                self._reserve()
-        except BaseException:
-            self._end()
-            raise
-
-    def __enter__(self) -> Target:
-        return self
-
-    def __exit__(self, kind: object, *more: object) -> None:
-        try:
-            if kind is None:
-                if self._is_folder:
-                    _sync_files(self.temp_path)
-                else:
-                    os.fsync(self.fd)
-                os.replace(self.temp_path, self._target)
-                PosixFiles().sync_folder(os.path.dirname(self._target))
-        finally:
-            self._end()
-
-    def _open(self, path: str, flags: int = 0) -> int:
-        flags |= (os.O_RDONLY | os.O_DIRECTORY) if self._is_folder else os.O_RDWR
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-
-    def _remove_killed(self) -> None:
-        """Remove what killed exports to the target left; refuse to disturb one that lives."""
-        before, behind = (glob.escape(part) for part in temp_name(self._target, "\0").split("\0"))
-        for path in glob.glob(f"{before}.{'[0-9a-f]' * 2 * _MARK_NBYTES}{behind}"):
-            is_locked = None
-            with contextlib.suppress(OSError):  # another user's, or gone meanwhile
-                fd = self._open(path)
-                try:
-                    is_locked = try_lock(fd)
-                    if is_locked:
-                        _log.info("%s: removed: the export that made it was killed", path)
-                        _remove(path)
-                finally:
-                    os.close(fd)
-            if is_locked is False:
-                raise self._busy()
-
-    def _lock(self) -> None:
-        with self._named("cannot be locked"):
-            is_locked = try_lock(self.fd)
+    target = regular_target(path) or os.path.abspath(path)
+    folder, temp_path = os.path.dirname(target), temp_name(target, f".{secrets.token_hex(_NBYTES)}")
+    no_room = f"no room for {nbytes} bytes"
+    _remove_killed(path, target, is_folder)
+    free = free_nbytes(folder)
+    if free is not None and free < nbytes:
+        raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
+    with _named(path, "cannot be written", no_room):
+        if is_folder:
+            os.mkdir(temp_path)
+        fd = _open(temp_path, is_folder, 0 if is_folder else os.O_CREAT | os.O_EXCL)
+    try:
+        with _named(path, "cannot be locked", no_room):
+            is_locked = try_lock(fd)
         if is_locked is None:
-            _log.warning(_STAYS, self._path)
-        elif not is_locked or not os.path.exists(self.temp_path):
-            raise self._busy()  # which took it for a killed export's
-
-    def _busy(self) -> WriteError:
-        return WriteError(f"{self._path}: another export is writing it")
-
-    def _reserve(self) -> None:
-        """Take the space now where the system can: not all file systems and sandboxes can."""
-        with self._named("cannot be written"):
-            if hasattr(os, "posix_fallocate"):
-                try:
-                    os.posix_fallocate(self.fd, 0, self._nbytes)
-                except OSError as error:
-                    if error.errno in NO_ROOM:
-                        raise
-            os.ftruncate(self.fd, self._nbytes)
-
-    @contextmanager
-    def _named(self, problem: str) -> Iterator[None]:
-        """Name the target and what is wrong in a system's error."""
-        try:
-            yield
-        except OSError as error:
-            is_full = error.errno in NO_ROOM
-            words = f"no room for {self._nbytes} bytes" if is_full else problem
-            kind = SpaceError if is_full else WriteError
-            raise kind(f"{self._path}: {words}: {reason(error)}") from error
-
-    def _end(self) -> None:
-        """Remove the temp file, if it has not become the target, and close it."""
-        _remove(self.temp_path)
-        os.close(self.fd)
+            _log.warning(_STAYS, path)
+        elif not is_locked or not os.path.exists(temp_path):
+            raise _busy(path)  # which took it for a killed export's
+        if not is_folder:
+            with _named(path, "cannot be written", no_room):
+                _reserve(fd, nbytes)
+        with _named(path, _FAILED, _FAILED):
+            yield Target(temp_path, fd)
+            if is_folder:
+                _sync_files(temp_path)
+            else:
+                os.fsync(fd)
+            os.replace(temp_path, target)
+            PosixFiles().sync_folder(folder)
+    finally:  # what has become the target is no longer there
+        _remove(temp_path)
+        os.close(fd)
 
 
 @contextmanager
-def opened_target(path: str, nbytes: int, is_folder: bool = False) -> Iterator[Target]:
-    """Open a ``Target``; a failure to write it is a ``WriteError`` that names it."""
+def _named(path: str, problem: str, no_room: str) -> Iterator[None]:
+    """Name the target and what is wrong in a system's or a library's error."""
     try:
-        with Target(path, nbytes, is_folder) as target:
-            yield target
+        yield
     except MosaicCollectError:
         raise
     except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-        words = f"{path}: writing failed, nothing was left there: {reason(error)}"
         is_full = getattr(error, "errno", None) in NO_ROOM
-        raise (SpaceError if is_full else WriteError)(words) from error
+        kind, words = (SpaceError, no_room) if is_full else (WriteError, problem)
+        raise kind(f"{path}: {words}: {reason(error)}") from error
+
+
+def _open(path: str, is_folder: bool, flags: int = 0) -> int:
+    flags |= (os.O_RDONLY | os.O_DIRECTORY) if is_folder else os.O_RDWR
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
+def _busy(path: str) -> WriteError:
+    return WriteError(f"{path}: another export is writing it")
+
+
+def _remove_killed(path: str, target: str, is_folder: bool) -> None:
+    """Remove what killed exports to the target left; refuse to disturb one that lives."""
+    before, behind = (glob.escape(part) for part in temp_name(target, "\0").split("\0"))
+    for left in glob.glob(f"{before}.{'[0-9a-f]' * 2 * _NBYTES}{behind}"):
+        is_locked = None
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            fd = _open(left, is_folder)
+            try:
+                is_locked = try_lock(fd)
+                if is_locked:
+                    _log.info("%s: removed: the export that made it was killed", left)
+                    _remove(left)
+            finally:
+                os.close(fd)
+        if is_locked is False:
+            raise _busy(path)
+
+
+def _reserve(fd: int, nbytes: int) -> None:
+    """Take the space now where the system can: not all file systems and sandboxes can."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, nbytes)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+    os.ftruncate(fd, nbytes)
 
 
 def _remove(path: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError, WriteError
 from mosaic_collect.export import export
-from mosaic_collect.export.target import Target
+from mosaic_collect.export.target import opened_target
 from mosaic_collect.store.lock import NO_LOCKS
 from mosaic_collect.store.ranks import blobs_at
 from tests import helpers
@@ -140,7 +140,7 @@ class TestWithoutLocks:
         assert listing(npy) == ["expert.npy", "expert.zarr"]
 
     def test_two_at_once_do_not_disturb_each_other(self, made: str, npy: str) -> None:
-        with Target(npy, 10) as first:
+        with opened_target(npy, 10) as first:
             os.pwrite(first.fd, b"01234", 0)
             export_npy(made, npy)
             assert stores.load(npy)
@@ -300,7 +300,7 @@ def test_a_target_that_another_export_writes_is_refused(
         "lerobot" if is_folder else "npy",
     )
     options = {"fps": 50} if is_folder else {}
-    with Target(target, 10, is_folder) as first:
+    with opened_target(target, 10, is_folder) as first:
         at = os.path.join(first.temp_path, "a") if is_folder else first.temp_path
         Path(at).write_bytes(b"0123456789")
         for _ in range(2):
@@ -327,7 +327,7 @@ def test_an_export_is_refused_if_another_took_its_file_for_a_killed_ones(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(WriteError, match="another export is writing it"):
-        Target(npy, 10)
+        opened_target(npy, 10).__enter__()
     assert listing(npy) == []
 
 
@@ -346,7 +346,7 @@ def test_an_export_that_ends_just_now_is_not_disturbed(
         real(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with Target(npy, 10):
+    with opened_target(npy, 10):
         assert ended
         assert open_bytes(npy) == b"whole"
 

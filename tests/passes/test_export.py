@@ -14,7 +14,7 @@ import pytest
 from mosaic_collect import DaskEngine, Field, Schema, export_npy, verify_export
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export import npy as npy_format
-from mosaic_collect.export.target import Target, opened_elsewhere
+from mosaic_collect.export.target import opened_elsewhere, opened_target
 from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading import selection
 from tests import helpers
@@ -128,17 +128,17 @@ def _put(path: str, piece: int) -> int:
 
 def test_a_file_is_shared_until_it_is_done(engine: DaskEngine, npy: str) -> None:
     """Workers of an export that has ended do not reach the next one's file."""
-    with Target(npy, 9) as target:
+    with opened_target(npy, 9) as target:
         assert list(engine.map(partial(_put, target.temp_path), range(9))) == [1] * 9
     assert Path(npy).read_bytes() == bytes(range(9))
-    with Target(npy, 9), pytest.raises(FileNotFoundError):
+    with opened_target(npy, 9), pytest.raises(FileNotFoundError):
         _put(target.temp_path, 1)
 
 
 _KILLED = """
 import os, sys
-from mosaic_collect.export.target import Target
-with Target(sys.argv[1], 9) as target:
+from mosaic_collect.export.target import opened_target
+with opened_target(sys.argv[1], 9) as target:
     print(target.temp_path, flush=True)
     os.kill(os.getpid(), 9)
 """
@@ -149,7 +149,7 @@ def test_workers_of_a_killed_export_do_not_reach_the_next_ones_file(npy: str) ->
     dead = helpers.run_python(_KILLED, npy)
     assert dead.returncode == -9
     path = dead.stdout.strip()
-    with opened_elsewhere(path) as late, Target(npy, 9) as target:
+    with opened_elsewhere(path) as late, opened_target(npy, 9) as target:
         os.pwrite(target.fd, b"123456789", 0)
         os.pwrite(late, b"LATE", 0)
         with pytest.raises(FileNotFoundError):
