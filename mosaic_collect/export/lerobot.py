@@ -268,10 +268,9 @@ class _Dataset:
         self._number, self._total = -1, dict[str, Statistics]()
         self._parts: list[dict[str, Statistics]] = []  # of an episode that goes on
         self._episodes = self._describe_episodes()
-        types = [(name, values.type) for name, values in self._episodes.items()]
+        types = {name: values.type for name, values in self._episodes.items()}
         for name, field in self._features.items():
-            types += [(f"stats/{name}/{k}", t) for k, t in _statistics_types(pa, field).items()]
-        self._columns = [name for name, _ in types]
+            types |= {f"stats/{name}/{k}": t for k, t in _statistics_types(pa, field).items()}
         table = ParquetFile(place(path, "meta/episodes", 0), pa.schema(types))
         self._table = opened.enter_context(table)
         self._pool = opened.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
@@ -314,9 +313,9 @@ class _Dataset:
         self._total = _merged([self._total, *whole] if self._total else whole)
         ended = slice(first, first + len(whole))
         table = {name: values[ended] for name, values in self._episodes.items()}
-        for key in self._columns[len(table) :]:
-            name, _, kind = key.removeprefix("stats/").rpartition("/")
-            table[key] = np.stack([one[name][kind] for one in whole])
+        for name, found in self._total.items():
+            for key in found:
+                table[f"stats/{name}/{key}"] = np.stack([one[name][key] for one in whole])
         self._table.add(table)
 
     def describe(self) -> None:

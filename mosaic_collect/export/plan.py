@@ -204,7 +204,7 @@ class ExportPlan:
         form: Format of the file.
         table: The stores.
         fields: Fields to write.
-        layout: ``grid`` or ``compact``.
+        layout: ``grid``, ``compact``, or the name of a format of trajectories.
         options: Options of the export.
         selection: Chosen pairs, in the file's order.
         left: Numbers of pairs left out.
@@ -253,12 +253,8 @@ class ExportPlan:
     @property
     def size_text(self) -> str:
         """The size of the file, and what loading it will take, in words."""
-        pairs = f"{self.selection.num_pairs:,} pairs, {self._layout_name}"
+        pairs = f"{self.selection.num_pairs:,} pairs, {self.layout}"
         return f"{pairs}: {size_of(self.arrays_nbytes)} on disk{self.form.load_text}"
-
-    @property
-    def _layout_name(self) -> str:
-        return self.form.name if self.form.by_trajectory else self.layout
 
     def write(
         self,
@@ -290,7 +286,7 @@ class ExportPlan:
                         progress(nbytes)
         return ExportReport(
             path=name,
-            layout=self._layout_name,
+            layout=self.layout,
             num_pairs=self.num_valid,
             shapes={name: array.shape for name, array in self.file.arrays.items()},
             left_out=self.left,
@@ -357,6 +353,7 @@ def decide(
         more = (grid.field for name, grid in table.grids.items() if name in known)
         read += [field for field in more if field not in fields]
     layout, selection, left = choose(table, read, options, engine)
+    layout = form.name if form.by_trajectory else layout
     return ExportPlan(form, table, fields, layout, options, selection, left)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,24 +65,25 @@ def import_file(path: str | os.PathLike[str], store: Address, **options: Any) ->
     raise InputError(f"{name}: expected a name ending in {', '.join(sources)}")
 
 
+#: A trajectory of a file: its id there and how it ended, None if not known, and its rows.
+_Found: TypeAlias = tuple[Any, Any, int]
+
+
 class _Trajectories(FileSource):
     """A file of one trajectory after the other, as a store of one environment."""
 
     num_envs = 1
     library: ClassVar[str]
+    #: Set by ``_open``.
     _file: Any = None
-    #: Set by ``_open``: the fields, and per trajectory its rows, its id, and how it ended.
     _fields: list[Field]
-    _lengths: Any
-    _own_ids: Any
-    _own_ends: Sequence[str | None]
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         try:
             with needed(f"{path}: reading it needs {self.library}"):
-                self._open()
-            self._plan()
+                found = self._open()
+            self._plan(found)
         except BaseException as error:
             self.__exit__()
             is_ours = isinstance(error, (CorruptExportError, ImportError))
@@ -95,16 +96,19 @@ class _Trajectories(FileSource):
             self._file.close()
         super().__exit__(*exc)
 
-    def _open(self) -> None:
+    def _open(self) -> list[_Found]:
+        """Open the file; find its fields and its trajectories."""
         raise NotImplementedError
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
         """Yield rows of fields, some at a time."""
         raise NotImplementedError
 
-    def _plan(self) -> None:
-        self._behind = np.cumsum(np.asarray(self._lengths, np.int64))
-        self._codes = np.array([CODES.get(str(end), ENDED) for end in self._own_ends], np.uint8)
+    def _plan(self, found: list[_Found]) -> None:
+        self._own_ids = [own_id for own_id, _, _ in found if own_id is not None]
+        ends = [end for _, end, _ in found]
+        self._behind = np.cumsum([length for _, _, length in found], dtype=np.int64)
+        self._codes = np.array([CODES.get(str(end), ENDED) for end in ends], np.uint8)
         self.num_steps = int(self._behind[-1]) if len(self._behind) else 0
         own = [f for f in self._fields if f.name not in SOURCE]
         if not self.num_steps or not own:
@@ -112,10 +116,10 @@ class _Trajectories(FileSource):
         order = {name: number for number, name in enumerate(MOSAIC_FIELDS)}
         own.sort(key=lambda f: order.get(f.name, len(order)))
         self._columns = {f.name: f.name for f in own}  # field -> name in the file
-        if self._own_ids is not None:
+        if self._own_ids:
             own.append(Field(name=SOURCE[TRAJECTORY_ID], dtype="int64"))
         self.schema = Schema(tuple(with_defaults(own)))
-        if any(end in CODES for end in self._own_ends):
+        if any(end in CODES for end in ends):
             self.schema = self.schema.with_ends()
         stops = self._behind[self._codes == GOES_ON].tolist()
         self.stops = sorted({*stops, self.num_steps})
@@ -144,7 +148,7 @@ class _Trajectories(FileSource):
                 name: rows[key].reshape(len(steps), 1, *self.schema[name].row_shape)
                 for name, key in self._columns.items()
             }
-            if self._own_ids is not None:
+            if self._own_ids:
                 index = np.searchsorted(self._behind, np.arange(first, steps.stop), side="right")
                 shaped[SOURCE[TRAJECTORY_ID]] = np.asarray(self._own_ids, np.int64)[index][:, None]
             yield steps, shaped
@@ -167,29 +171,27 @@ class Hdf5Source(_Trajectories):
 
     library = "h5py: pip install 'mosaic-collect[hdf5]'"
 
-    def _open(self) -> None:
+    def _open(self) -> list[_Found]:
         import h5py
 
         self._file = h5py.File(self.path, "r", locking=False)
         demos = self._file["data"]
         self._demos = [demos[name] for name in sorted(demos, key=lambda name: (len(name), name))]
         self._keys = _datasets(self._demos[0]) if self._demos else {}
-        self._lengths = [len(demo["actions"]) for demo in self._demos]
-        for demo, length in zip(self._demos, self._lengths, strict=True):
-            found = {key: demo[key].shape[:1] for key in self._keys.values() if key in demo}
+        found: list[_Found] = []
+        for number, demo in enumerate(self._demos):
+            length, attrs = len(demo["actions"]), demo.attrs
             for key in self._keys.values():
-                if found.get(key) != (length,):
-                    raise CorruptExportError(
-                        f"{self.path}: {demo.name}/{key}: expected {length} rows, got "
-                        f"{found.get(key, 'none')}"
-                    )
-        attrs = [demo.attrs for demo in self._demos]
-        self._own_ids = [found.get("trajectory_id", number) for number, found in enumerate(attrs)]
-        self._own_ends = [found.get("end") for found in attrs]
+                rows = demo[key].shape[:1] if key in demo else "none"
+                if rows != (length,):
+                    words = f"expected {length} rows, got {rows}"
+                    raise CorruptExportError(f"{self.path}: {demo.name}/{key}: {words}")
+            found.append((attrs.get("trajectory_id", number), attrs.get("end"), length))
         told = self._file[OURS][()] if OURS in self._file else b"null"
         self.about = {"metadata": {OURS: json.loads(told)}}
         first = {name: self._demos[0][key] for name, key in self._keys.items()}
         self._fields = [Field(n, dim=d.shape[1:], dtype=d.dtype.name) for n, d in first.items()]
+        return found
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
         size, begin = self._rows_at_once(names), 0
@@ -226,7 +228,7 @@ class ParquetSource(_Trajectories):
     #: Columns of our exports that the store has in another way.
     _LEFT_OUT = (TRAJECTORY_ID, "step", "environment", "frame_index", "end")
 
-    def _open(self) -> None:
+    def _open(self) -> list[_Found]:
         from pyarrow import parquet
 
         self._file = parquet.ParquetFile(self.path)
@@ -238,14 +240,12 @@ class ParquetSource(_Trajectories):
         left = self._LEFT_OUT if is_ours else (TRAJECTORY_ID,)
         self._fields = [_field_of(f, dims.get(f.name)) for f in schema if f.name not in left]
         traced = left if is_ours else schema.names
-        self._trace([n for n in (TRAJECTORY_ID, "end") if n in traced])
+        return self._trace([n for n in (TRAJECTORY_ID, "end") if n in traced])
 
-    def _trace(self, names: list[str]) -> None:
+    def _trace(self, names: list[str]) -> list[_Found]:
         """Find where trajectories end."""
         if TRAJECTORY_ID not in names:
-            self._lengths, self._own_ids = [self._file.metadata.num_rows], None
-            self._own_ends = [None]
-            return
+            return [(None, None, self._file.metadata.num_rows)]
         ids, ends, counts = list[int](), list[str | None](), list[int]()
         for batch in self._file.iter_batches(1 << 16, columns=names):
             column = batch.column(TRAJECTORY_ID).to_numpy(zero_copy_only=False)
@@ -258,7 +258,7 @@ class ParquetSource(_Trajectories):
                 counts[-1] += int(stop - start)
         if len(set(ids)) != len(ids):
             raise ValueError("trajectory_id: rows of a trajectory do not lie together")
-        self._lengths, self._own_ids, self._own_ends = counts, ids, ends
+        return list(zip(ids, ends, counts, strict=True))
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
         groups = range(self._file.num_row_groups)

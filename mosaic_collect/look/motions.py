@@ -215,17 +215,17 @@ def motions_figure(pictures: Pictures) -> Figure:
     counts = MotionCounts.of(pictures.dataset)
     tracking = tracking_errors(pictures.statistics.fields)
     assert counts is not None
-    panels: list[Callable[[Axes], None]] = [lambda axes: _rates(axes, pictures, counts)]
+    panels: list[tuple[Callable[..., None], Any]] = [(_rates, counts)]
     if tracking is not None and len(tracking.ids):
-        panels.append(lambda axes: _tracking(axes, pictures, tracking))
+        panels.append((_tracking, tracking))
     if counts.failed.any():
-        panels.append(lambda axes: _frames(axes, pictures, counts))
+        panels.append((_frames, counts))
     if FRAME in pictures.dataset:
-        panels.append(lambda axes: _coverage(axes, pictures, counts))
+        panels.append((_coverage, counts))
     height = max(2.4, 1.0 + 0.2 * min(len(counts.ids), _MOST_BARS))
     figure, grid = new_grid(len(panels), 2, 0.5, height)
-    for axes, draw in zip(grid, panels, strict=False):
-        draw(axes)
+    for axes, (draw, measured) in zip(grid, panels, strict=False):
+        draw(axes, pictures, measured)
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import LIGHT, Palette, default_style
@@ -63,7 +63,7 @@ class Pictures:
         self.dataset, self.palette = dataset, palette
         self._measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
         one = _typical(dataset) if trajectory is None else dataset.trajectory(trajectory)
-        self._charts = {name: (title, draw) for name, title, draw in _charts(self, one)}
+        self._charts = {name: chart for name, *chart in _charts(dataset, one)}
 
     def __repr__(self) -> str:
         return f"<Pictures of {self.dataset.path}: {', '.join(self.names)}>"
@@ -89,7 +89,7 @@ class Pictures:
     @property
     def names(self) -> dict[str, str]:
         """Pictures that this store has: name -> what it shows, in words."""
-        return {name: title for name, (title, _) in self._charts.items()}
+        return {name: title for name, (title, *_) in self._charts.items()}
 
     def draw(self, name: str) -> Figure:
         """One picture.
@@ -101,39 +101,34 @@ class Pictures:
         """
         if name not in self._charts:
             raise InputError(f"picture {name!r}: this store has {', '.join(self._charts)}")
+        _, draw, *arguments = self._charts[name]
         with default_style(self.palette):
-            return self._charts[name][1]()
+            figure: Figure = draw(self, *arguments)
+        return figure
 
 
-def _charts(
-    of: Pictures, one: Trajectory | None
-) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
-    """Yield name, what the picture shows, and how it is drawn."""
-    data, schema = of.dataset, of.dataset.schema
-    yield "timeline", "What each environment did, step by step", partial(timeline_figure, of)
-    yield "lengths", "Lengths of trajectories, by how they ended", partial(lengths_figure, of)
+def _charts(data: TrajectoryDataset, one: Trajectory | None) -> Iterator[tuple[Any, ...]]:
+    """Yield name, what the picture shows, its function, and what that takes besides pictures."""
+    yield "timeline", "What each environment did, step by step", timeline_figure
+    yield "lengths", "Lengths of trajectories, by how they ended", lengths_figure
     if MOTION_ID in data:
-        title = "Motions: failures, tracking, recorded frames"
-        yield "motions", title, partial(motions_figure, of)
+        yield "motions", "Motions: failures, tracking, recorded frames", motions_figure
     if data.num_envs > 1:
-        title = "Environments against each other"
-        yield "environments", title, partial(environments_figure, of)
-    if any(name in data and not schema[name].has_axes for name in ACTIONS):
-        yield "actions", "Histogram of each action", partial(actions_figure, of)
+        yield "environments", "Environments against each other", environments_figure
+    if any(name in data and not data.schema[name].has_axes for name in ACTIONS):
+        yield "actions", "Histogram of each action", actions_figure
     if SIGMA in data:
-        yield "sigma", "Sigma: how much the policy explores", partial(sigma_figure, of)
-    for field in schema.fields:
+        yield "sigma", "Sigma: how much the policy explores", sigma_figure
+    for field in data.schema.fields:
         name, is_vector = field.name, bool(field.row_shape) and not field.has_axes
         if field.is_float and is_vector and name not in (*ACTIONS, MEAN, SIGMA):
-            yield f"bands-{name}", f"Values of {name}", partial(bands_figure, of, name)
+            yield f"bands-{name}", f"Values of {name}", bands_figure, name
         if is_image(field):
-            title = f"Images of {name}, over the recording"
-            yield f"images-{name}", title, partial(images_figure, of, name)
+            yield f"images-{name}", f"Images of {name}, over the recording", images_figure, name
     if one is not None:
-        title = f"Trajectory {one.id}, step by step"
-        yield "trajectory", title, partial(curves_figure, of, one)
+        yield "trajectory", f"Trajectory {one.id}, step by step", curves_figure, one
     if recorded_pace(data.metadata) is not None:
-        yield "pace", "Speed of the recording, and stalls", partial(pace_figure, of)
+        yield "pace", "Speed of the recording, and stalls", pace_figure
 
 
 def _typical(dataset: TrajectoryDataset) -> Trajectory | None:
