@@ -43,6 +43,7 @@ from mosaic_collect.reading.selection import Side, exported
 from mosaic_collect.reading.store_set import alike_notes
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows
+from mosaic_collect.store.parsing import object_in
 from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import MOSAIC_FIELDS, TRAJECTORY_ID, VALID_MASK, Field
 
@@ -292,9 +293,8 @@ def _notes_of_ids(table: Table, names: Collection[str]) -> Iterator[str]:
 
 def _notes_of_labels(table: Table, names: Collection[str]) -> Iterator[str]:
     """Note which labels a trainer gets, if ``actions`` were perturbed."""
-    told = (part.state.metadata.get("acting") for part in table.parts)
-    disturbed = any(isinstance(acting, dict) and _PERTURBING & set(acting) for acting in told)
-    if "actions" not in names or not disturbed:
+    acting = [key for part in table.parts for key in object_in(part.state.metadata, "acting")]
+    if "actions" not in names or _PERTURBING.isdisjoint(acting):
         return
     if "action_mean" in names:
         yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"

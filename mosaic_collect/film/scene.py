@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -141,7 +140,10 @@ class Stage:
                 renderer.update_scene(figure, camera)
                 if aside is not None:
                     self._pose(green, ghost, aside[step])
-                    _add_moving(renderer.scene, green, ghost)
+                    # Without its floor and lights.
+                    options = mujoco.MjvOption(), mujoco.MjvPerturb()
+                    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+                    mujoco.mjv_addGeoms(green, ghost, *options, moving, renderer.scene)
                 yield renderer.render()
         finally:
             renderer.close()
@@ -174,12 +176,6 @@ class Stage:
         return centre
 
 
-def _add_moving(scene: mujoco.MjvScene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-    """Add a model in its pose to a scene that was made, without its floor and lights."""
-    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
-    mujoco.mjv_addGeoms(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), moving, scene)
-
-
 def _layout(model: mujoco.MjModel, entity: str) -> Layout | None:
     """Places of an entity with a free base; its joints' names begin with the entity's."""
     joints = map(model.joint, range(model.njnt))
@@ -201,24 +197,15 @@ def _green(model: mujoco.MjModel) -> mujoco.MjModel:
 
 def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-    with _quiet_destructors():
-        try:
-            return mujoco.Renderer(model, height=height, width=width)
-        except Exception as error:  # noqa: BLE001  each of its ways to OpenGL has errors of its own
-            found = f"{type(error).__name__}: {error}{opengl_settings()}"
-    # Raised here, so that what was half made is gone by now.
+    # A context that could not be made would print, when it is freed, that it cannot be.
+    before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        return mujoco.Renderer(model, height=height, width=width)
+    except Exception as error:  # noqa: BLE001  each of its ways to OpenGL has errors of its own
+        found = f"{type(error).__name__}: {error}{opengl_settings()}"
+    finally:  # by then it is freed
+        sys.unraisablehook = before
     raise MissingDependencyError(
         "pictures of a robot need OpenGL, on a CPU Mesa's: apt-get install libegl1 "
         f"libgl1-mesa-dri ({found})"
     )
-
-
-@contextmanager
-def _quiet_destructors() -> Iterator[None]:
-    """Within, an OpenGL context that could not be made does not print that it cannot be freed."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before

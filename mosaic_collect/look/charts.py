@@ -24,6 +24,7 @@ from mosaic_collect.look.canvas import (
 from mosaic_collect.look.statistics import FAR
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.trajectories import ENDS, OVER, End, Trajectories
+from mosaic_collect.store.parsing import object_in
 from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:
@@ -138,9 +139,7 @@ class PaceSpans:
 
 def recorded_pace(metadata: Mapping[str, Any]) -> PaceSpans | None:
     """What a store tells of its pace; None if nothing, or nothing that makes sense."""
-    told = metadata.get(PACE)
-    if not isinstance(told, Mapping):
-        return None
+    told = object_in(metadata, PACE)
     try:
         rows = np.array(told.get("entries"), np.float64)
     except (TypeError, ValueError):

@@ -42,6 +42,7 @@ from mosaic_collect.reading.summary import STOPPED, store_status
 from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER
 from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.parsing import object_in
 from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.text import shown
@@ -152,8 +153,7 @@ class _Evidence:
         self.failed: Mask = self.columns["end"] == "failed"
         self.num_over = int(self.over.sum())
         self.motions = MotionCounts.of(dataset)
-        acting = dataset.metadata.get("acting")
-        self.is_perturbed = isinstance(acting, Mapping) and bool({*acting} & {*_PERTURBS})
+        self.is_perturbed = not _PERTURBS.isdisjoint(object_in(dataset.metadata, "acting"))
 
     @property
     def over_time(self) -> list[FieldStatistics]:
@@ -197,7 +197,7 @@ class _Evidence:
 
 
 #: Ways of acting in which trajectories are meant to fail more often.
-_PERTURBS = ("action_noise", "push", "act_by")
+_PERTURBS = {"action_noise", "push", "act_by"}
 _MEANT = "Actions were perturbed, so that trajectories fail more often than the policy would."
 Found = Iterator[dict[str, Any]]
 Look = Callable[[_Evidence], Found]

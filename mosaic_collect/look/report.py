@@ -24,6 +24,7 @@ from mosaic_collect.look.statistics import HEAD, StoreStatistics, term_rows, val
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import FIELD_HEAD, Summary, field_rows, store_summary
 from mosaic_collect.reading.trajectories import ENDS, Trajectories
+from mosaic_collect.store.parsing import object_in
 from mosaic_collect.text import shown, size_of
 
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
@@ -126,9 +127,9 @@ def _facts(summary: Summary, table: Trajectories) -> tuple[tuple[str, str, str],
 def _origin(dataset: TrajectoryDataset) -> str:
     told = dataset.metadata
     words = [shown(told[key]) for key in ("simulator", "task") if key in told]
-    checkpoint = told.get("checkpoint")
-    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("path"), str):
-        words.append(shown(os.path.basename(checkpoint["path"])))
+    checkpoint = object_in(told, "checkpoint").get("path")
+    if isinstance(checkpoint, str):
+        words.append(shown(os.path.basename(checkpoint)))
     return ", ".join(words)
 
 

@@ -200,9 +200,9 @@ class _Dtype:
             raise CorruptExportError(f"byte order {shown(order)}, which MOSAIC cannot take")
         self.built = True
 
-    def resolve(self) -> np.dtype[Any]:
+    def resolve(self, what: str = "") -> np.dtype[Any]:
         if self.code not in _NUMBERS or not self.built:
-            raise CorruptExportError(f"dtype {shown(self.code)} is no number or bool")
+            raise CorruptExportError(f"{what}dtype {shown(self.code)} is no number or bool")
         return np.dtype("<" + self.code)
 
 
@@ -226,10 +226,7 @@ class _Array:
         """Find the values, once they are known to be numbers in C order, and all there."""
         if not isinstance(self.dtype, _Dtype) or not isinstance(self.values, Extent):
             raise CorruptExportError(f"{what}: expected an array of numbers")
-        try:
-            dtype = self.dtype.resolve()
-        except CorruptExportError as error:
-            raise CorruptExportError(f"{what}: {error}") from error
+        dtype = self.dtype.resolve(f"{what}: ")
         offset, nbytes = self.values.offset, self.values.nbytes
         if nbytes != prod(self.shape) * dtype.itemsize:
             raise CorruptExportError(f"{what}: {nbytes} bytes for {self.shape} of {dtype}")
