@@ -34,25 +34,23 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed, thread_count
 from mosaic_collect.errors import InputError
 from mosaic_collect.export.parquet import ParquetFile, column, require_pyarrow
 from mosaic_collect.export.plan import ExportFormat, ExportPlan, Options
-from mosaic_collect.export.rows import Batch, Ints, TrajectoryRows, key_of
+from mosaic_collect.export.rows import Array, Batch, TrajectoryRows, key_of
 from mosaic_collect.export.target import Target
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import motion_names
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import column_names, usable_robot
-from mosaic_collect.reading.trajectories import ENDS
+from mosaic_collect.reading.trajectories import ENDS, Ints
 from mosaic_collect.store.schema import Field
 from mosaic_collect.store.workers import WorkerPool
 from mosaic_collect.text import shown
 
-Array = NDArray[Any]
 #: Statistics of a feature by name; all ``(C,)`` float64, but ``count``: ``(1,)`` int64.
 Statistics = dict[str, Array]
 #: LeRobot's own sizes: files per folder, and megabytes of values per file.

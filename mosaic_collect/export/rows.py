@@ -25,12 +25,11 @@ from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection, Split
 from mosaic_collect.reading.table import Cell, Table
-from mosaic_collect.reading.trajectories import Traced, trace
+from mosaic_collect.reading.trajectories import Ints, Traced, trace
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
 from mosaic_collect.store.workers import WorkerPool, in_order
 
 Array = NDArray[Any]
-Ints = NDArray[np.int64]
 #: A field, a cell of it, and the number of each environment's first row in the cell's block.
 _Request = tuple[str, Cell, Ints]
 #: Takes consecutive rows of a field: its name, the number of the first row, the rows.

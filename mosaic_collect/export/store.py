@@ -40,7 +40,7 @@ from mosaic_collect.reading.selection import Selection, select
 from mosaic_collect.reading.store_set import alike_notes
 from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
-from mosaic_collect.reading.trajectories import CODES, trace
+from mosaic_collect.reading.trajectories import CODES, Ints, trace
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
@@ -49,7 +49,6 @@ from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, VALID_MASK, Sch
 from mosaic_collect.store.view import read_state
 
 Array = NDArray[Any]
-Ints = NDArray[np.int64]
 #: Steps and environments of pairs.
 Pairs = tuple[Ints, Ints]
 #: Key in a store's metadata under which ``export_store`` describes the sources.

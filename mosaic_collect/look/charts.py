@@ -23,6 +23,7 @@ from mosaic_collect.look.canvas import (
 )
 from mosaic_collect.look.statistics import FAR
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.moments import Floats, Ints
 from mosaic_collect.reading.trajectories import ENDS, OVER, End, Trajectories
 from mosaic_collect.store.parsing import object_in
 from mosaic_collect.store.schema import VALID_MASK
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mosaic_collect.look.pictures import Pictures
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 #: The ends of trajectories in words.
 END_WORDS = {

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.charts import recorded_pace
@@ -38,6 +37,7 @@ from mosaic_collect.look.statistics import (
 )
 from mosaic_collect.look.watch import duration
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.moments import Floats
 from mosaic_collect.reading.summary import STOPPED, store_status
 from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER
@@ -355,9 +355,7 @@ def drift(e: _Evidence) -> Found:
             yield from _some_in(field, where, "drifting", span)
 
 
-def _trend(
-    at: NDArray[np.float64], means: NDArray[np.float64], std: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _trend(at: Floats, means: Floats, std: Floats) -> tuple[Floats, Floats, Floats]:
     """Change along a straight line, the share of variance that it explains, the spread beside."""
     x, y = at - at.mean(), means - means.mean(axis=0)
     slope = x @ y / (x @ x)

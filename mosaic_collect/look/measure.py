@@ -28,7 +28,7 @@ from mosaic_collect.checks import whole
 from mosaic_collect.look.statistics import FieldStatistics, Mask, StoreStatistics
 from mosaic_collect.passes.engine import Cached, Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.moments import Floats, Ints, Moments
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.reading.terms import column_names, usable_terms
 from mosaic_collect.store.ranks import Addresses
@@ -40,8 +40,6 @@ _CACHED_MASKS = 8
 _WRITERS_OWN = (VALID_MASK, TRAJECTORY_ID, TRAJECTORY_END)
 _EVERY = 8  # one row of so many is enough for a mean per environment
 _WATCHED = 16  # features that show whether an environment stands still
-
-Places = NDArray[np.int64]
 
 
 def store_statistics(
@@ -156,7 +154,7 @@ def part_pairs(dataset: TrajectoryDataset, max_pairs: int | None) -> int:
 
 def draw_sample(
     counts: Mapping[Cell, int], size: int, seed: int = 0
-) -> dict[Cell, tuple[Places, Places]]:
+) -> dict[Cell, tuple[Ints, Ints]]:
     """Draw a uniform sample of ``size`` rows of regions, of all if there are fewer.
 
     Returns:
@@ -209,14 +207,14 @@ def _first_step(table: Table, cell: Cell) -> int:
     return table.state.steps_of(cell.block).start
 
 
-def _count_valid(table: Table, width: int, region: Cell) -> tuple[Cell, Places, Places]:
+def _count_valid(table: Table, width: int, region: Cell) -> tuple[Cell, Ints, Ints]:
     """Valid pairs, and all, of each environment of a region, in bins of ``width`` steps."""
     mask, first = table.read_cell(VALID_MASK, region), _first_step(table, region)
     valid, read = (_count_in_bins(m, first, width) for m in (mask, np.ones_like(mask)))
     return region, valid, read
 
 
-def _count_in_bins(where: Mask, first_step: int, width: int) -> Places:
+def _count_in_bins(where: Mask, first_step: int, width: int) -> Ints:
     """Count true values, ``(steps, envs)``, in bins of ``width`` steps: ``(envs, bins)``."""
     starts = [0, *range(width - first_step % width, len(where), width)]
     return np.add.reduceat(where, starts, 0, np.int64).T
@@ -236,8 +234,8 @@ def _pieces(table: Table, names: Iterable[str], regions: Iterator[Cell]) -> Iter
 
 
 def _read_region(
-    table: Table, chosen: Mapping[Cell, tuple[Places, Places]], region: Cell
-) -> tuple[Mask, Places]:
+    table: Table, chosen: Mapping[Cell, tuple[Ints, Ints]], region: Cell
+) -> tuple[Mask, Ints]:
     """The mask of a region, and the places of its pairs in the sample, -1 for most."""
     mask = table.read_cell(VALID_MASK, region)
     slots = np.full(mask.shape, -1, np.int64)
@@ -249,7 +247,7 @@ def _read_region(
 
 def _measure(
     table: Table,
-    read_region: Callable[[Cell], tuple[Mask, Places]],
+    read_region: Callable[[Cell], tuple[Mask, Ints]],
     strides: Mapping[str, int],
     watched: str | None,
     width: int,
@@ -277,7 +275,7 @@ def _measure(
     return region, name, found
 
 
-def _sum_of_envs(rows: NDArray[Any], valid: Mask) -> tuple[Places, NDArray[np.float64]]:
+def _sum_of_envs(rows: NDArray[Any], valid: Mask) -> tuple[Ints, Floats]:
     """Number of rows per environment that are valid and finite, and their sums."""
     with np.errstate(over="ignore", invalid="ignore"):
         sums = rows.sum(axis=0, dtype=np.float64)

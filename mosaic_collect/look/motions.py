@@ -29,6 +29,7 @@ from mosaic_collect.look.charts import (
 )
 from mosaic_collect.look.statistics import FieldStatistics
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.moments import Floats, Ints
 from mosaic_collect.reading.numbering import MOTION_ID, motion_names
 from mosaic_collect.text import shown
 
@@ -45,8 +46,6 @@ MOTION_HEAD = (
 FRAME = "motion_frame"
 _MOST_BARS, _MOST_APART, _BINS = 16, 4, 60
 _MOST_ROWS, _CELLS, _MOST_FRAMES = 24, 200, 10_000_000
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ class MotionCounts:
         return cls(ids, *count_ends(places, columns["end"], len(ids)))
 
     @property
-    def rate(self) -> NDArray[np.float64]:
+    def rate(self) -> Floats:
         """Share of ended trajectories that failed."""
         return self.failed / np.maximum(self.ended, 1)
 
@@ -172,7 +171,7 @@ class TrackingErrors:
     """Distances of the robot's joints from the reference's, per motion."""
 
     ids: Ints  # ascending: of motions of which enough pairs were drawn
-    errors: NDArray[np.float64]  # median over the pairs of the root mean square over the joints
+    errors: Floats  # median over the pairs of the root mean square over the joints
     robot: str  # name of the term or field
     reference: str
 
@@ -230,7 +229,7 @@ def motions_figure(pictures: Pictures) -> Figure:
 
 
 def _bars(
-    axes: Axes, names: Sequence[str], values: NDArray[np.float64], words: Sequence[str], color: str
+    axes: Axes, names: Sequence[str], values: Floats, words: Sequence[str], color: str
 ) -> None:
     """Named bars from the top down, with words at their ends."""
     axes.grid(visible=False)

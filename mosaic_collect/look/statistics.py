@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.moments import Floats, Ints, Moments
 from mosaic_collect.reading.table import Cell
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.schema import FLOATS
@@ -22,8 +22,6 @@ _MOST_NAMES, _MOST_RANGES = 8, 16
 HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 _MOST_BINS, _MOST_ENVS, _MOST_FEATURES = 32, 1 << 16, 8192
 _MOST_SUMS = 4_000_000  # numbers of one field that are summed per environment
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 

@@ -27,7 +27,7 @@ from mosaic_collect.look.statistics import (
     FieldStatistics,
     short_labels,
 )
-from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.moments import Floats, Moments
 from mosaic_collect.reading.terms import Term, column_names, usable_terms
 from mosaic_collect.reading.trajectories import Trajectory
 from mosaic_collect.store.robot import Robot
@@ -259,7 +259,7 @@ def images_figure(pictures: Pictures, name: str) -> Figure:
     return figure
 
 
-def _displayed(image: NDArray[Any]) -> NDArray[np.float64]:
+def _displayed(image: NDArray[Any]) -> Floats:
     """Values of an image between 0 and 1; depths and other numbers by their own range."""
     values = np.nan_to_num(image.astype(np.float64))
     low, high = (0, 255) if image.dtype == np.uint8 else (values.min(), values.max())
