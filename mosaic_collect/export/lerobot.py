@@ -37,7 +37,7 @@ import numpy as np
 
 from mosaic_collect.checks import needed, thread_count
 from mosaic_collect.errors import InputError
-from mosaic_collect.export.parquet import ParquetFile, column, require_pyarrow
+from mosaic_collect.export.parquet import add_rows, column, open_parquet, require_pyarrow
 from mosaic_collect.export.plan import ExportFormat, ExportPlan, Options
 from mosaic_collect.export.rows import Array, Batch, TrajectoryRows, key_of
 from mosaic_collect.export.target import Target
@@ -269,7 +269,7 @@ class _Dataset:
         types = {name: values.type for name, values in self._episodes.items()}
         for name, field in self._features.items():
             types |= {f"stats/{name}/{k}": t for k, t in _statistics_types(pa, field).items()}
-        table = ParquetFile(place(path, "meta/episodes", 0), pa.schema(types))
+        table = open_parquet(place(path, "meta/episodes", 0), pa.schema(types))
         self._table = opened.enter_context(table)
         self._pool = opened.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
         self._opened = opened.enter_context(ExitStack())
@@ -314,7 +314,7 @@ class _Dataset:
         for name, found in self._total.items():
             for key in found:
                 table[f"stats/{name}/{key}"] = np.stack([one[name][key] for one in whole])
-        self._table.add(table)
+        add_rows(self._table, table)
 
     def describe(self) -> None:
         """Write the folder ``meta``, once all rows are added and the files are closed."""
@@ -387,7 +387,7 @@ class _Dataset:
         if number != self._number:
             self._opened.close()
             name = place(self._path, "data", number)
-            self._file = self._opened.enter_context(ParquetFile(name, self._schema))
+            self._file = self._opened.enter_context(open_parquet(name, self._schema))
             for key in self._videos:
                 name = place(self._path, f"videos/{key}", number, ".mp4")
                 height, width, _ = self._features[key].row_shape
@@ -401,7 +401,7 @@ class _Dataset:
             pngs = self._pool.map_ahead(_png, columns[key])
             kind = self._schema.field(key).type
             columns[key] = self._pa.array([{"bytes": png, "path": None} for png in pngs], kind)
-        self._file.add(columns)
+        add_rows(self._file, columns)
 
 
 def _statistics_types(pa: Any, field: Field) -> dict[str, Any]:

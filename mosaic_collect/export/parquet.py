@@ -65,7 +65,7 @@ class Parquet(ExportFormat):
             {OURS: json.dumps(plan.about)},
         )
         found = rows.trajectories
-        with ParquetFile(target.temp_path, schema) as file:
+        with open_parquet(target.temp_path, schema) as file:
             for batch in rows:
                 owner, frame = rows.places(batch)
                 beside = {
@@ -75,7 +75,7 @@ class Parquet(ExportFormat):
                     "frame_index": frame,
                     "end": pa.array(ENDS).take(pa.array(found["end"][owner])),
                 }
-                file.add({**batch.fields, **beside})
+                add_rows(file, {**batch.fields, **beside})
                 yield len(frame) * rows.row_nbytes
 
 
@@ -93,41 +93,35 @@ def column(pa: Any, name: str, field: Field) -> Any:
     return pa.field(name, kind, nullable=False)
 
 
-class ParquetFile:
-    """A Parquet file in uncompressed row groups of bounded size; a context manager."""
+def open_parquet(path: str, schema: Any) -> Any:
+    """Open a new Parquet file for ``add_rows``: pyarrow's writer, which is a context manager."""
+    import pyarrow as pa
+    from pyarrow import parquet
 
-    def __init__(self, path: str, schema: Any) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
+    plain = [f.name for f in schema if not pa.types.is_nested(f.type)]
+    return parquet.ParquetWriter(
+        path,
+        schema,
+        compression="none",
+        use_dictionary=[name for name in plain if pa.types.is_string(schema.field(name).type)],
+        write_statistics=plain,
+        data_page_size=_PAGE_NBYTES,
+    )
 
-        self._pa, self._schema = pa, schema
-        plain = [f.name for f in schema if not pa.types.is_nested(f.type)]
-        self._file = parquet.ParquetWriter(
-            path,
-            schema,
-            compression="none",
-            use_dictionary=[name for name in plain if pa.types.is_string(schema.field(name).type)],
-            write_statistics=plain,
-            data_page_size=_PAGE_NBYTES,
-        )
 
-    def __enter__(self) -> ParquetFile:
-        return self
+def add_rows(file: Any, columns: Mapping[str, Any]) -> None:
+    """Add rows, arrays of NumPy or of pyarrow, to a Parquet file in groups of bounded size."""
+    import pyarrow as pa
 
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
+    arrays = [_array(pa, columns[f.name], f.type) for f in file.schema]
+    table = pa.Table.from_arrays(arrays, schema=file.schema)
+    most = _GROUP_NBYTES * len(table) // max(1, table.nbytes)
+    file.write_table(table, row_group_size=max(1, min(_GROUP_ROWS, most)))
 
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Add rows: arrays of NumPy, or of pyarrow."""
-        arrays = [self._array(columns[f.name], f.type) for f in self._schema]
-        table = self._pa.Table.from_arrays(arrays, schema=self._schema)
-        most = _GROUP_NBYTES * len(table) // max(1, table.nbytes)
-        self._file.write_table(table, row_group_size=max(1, min(_GROUP_ROWS, most)))
 
-    def _array(self, values: Any, kind: Any) -> Any:
-        if not isinstance(values, np.ndarray):
-            return values
-        if not self._pa.types.is_fixed_size_list(kind):
-            return self._pa.array(values.reshape(-1))
-        items = self._array(values, kind.value_type)
-        return self._pa.FixedSizeListArray.from_arrays(items, type=kind)
+def _array(pa: Any, values: Any, kind: Any) -> Any:
+    if not isinstance(values, np.ndarray):
+        return values
+    if not pa.types.is_fixed_size_list(kind):
+        return pa.array(values.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(_array(pa, values, kind.value_type), type=kind)

@@ -208,8 +208,8 @@ def fill_cells(
     axes.add_patch(PathPatch(path, **look))
 
 
-def check_picture(path: str | os.PathLike[str]) -> None:
-    """Find out before the work whether the picture could be saved.
+def check_picture(path: str | os.PathLike[str]) -> str:
+    """Find out before the work whether the picture could be saved; return its path as text.
 
     Raises:
         InputError: No picture format has that ending, or there is no such folder.
@@ -220,6 +220,7 @@ def check_picture(path: str | os.PathLike[str]) -> None:
         kinds = new_figure(1, 1).canvas.get_supported_filetypes()
     if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
         raise InputError(f"plot: expected an ending of {', '.join(sorted(kinds))}, got {path}")
+    return path
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -229,8 +230,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         InputError: ``check_picture`` refuses the path.
         OSError: The file could not be written.
     """
-    check_picture(path)
-    path, picture = output_path(path, "plot"), io.BytesIO()
+    path, picture = check_picture(path), io.BytesIO()
     kind = os.path.splitext(path)[1].lstrip(".")
     with default_style():
         figure.savefig(picture, format=kind, dpi=150, facecolor=figure.get_facecolor())

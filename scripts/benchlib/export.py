@@ -106,7 +106,7 @@ def _write_alone(store: str, file: str) -> Figures:
     import pyarrow as pa
 
     from mosaic_collect import TrajectoryDataset
-    from mosaic_collect.export.parquet import ParquetFile, column
+    from mosaic_collect.export.parquet import add_rows, column, open_parquet
 
     dataset = TrajectoryDataset(store)
     fields = [dataset.schema[name] for name in dataset.schema.names]
@@ -114,9 +114,9 @@ def _write_alone(store: str, file: str) -> Figures:
     nbytes = sum(values.nbytes for values in rows.values())
     times = max(1, dataset.num_steps // 32)
     meter = Meter()
-    with ParquetFile(file, pa.schema([column(pa, f.name, f) for f in fields])) as out:
+    with open_parquet(file, pa.schema([column(pa, f.name, f) for f in fields])) as out:
         for _ in range(times):
-            out.add(rows)
+            add_rows(out, rows)
     with open(file, "r+b") as written:
         os.fsync(written.fileno())
     return _figures(meter.stop(), times * nbytes, os.path.getsize(file))
