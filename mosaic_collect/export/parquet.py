@@ -23,14 +23,12 @@ from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError
 from mosaic_collect.export.plan import ExportFormat, ExportPlan, Options
 from mosaic_collect.export.target import Target
-from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.npyfile.layout import BESIDE, OURS
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import ENDS
 from mosaic_collect.store.schema import TRAJECTORY_ID, Field
 
-#: Columns beside the fields; ``end`` is text.
-BESIDE = (TRAJECTORY_ID, "step", "environment", "frame_index", "end")
 #: Bytes of values, and rows, of a row group.
 _GROUP_NBYTES, _GROUP_ROWS = 32 << 20, 1 << 20
 #: Bytes of a page. Other sizes take as long; a reader of few rows decodes less.

@@ -20,7 +20,7 @@ from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.importing import source
 from mosaic_collect.importing.npy import SOURCE, NpySource, with_defaults
 from mosaic_collect.importing.source import FileSource, ImportReport, Rows, import_source
-from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.npyfile.layout import BESIDE, OURS
 from mosaic_collect.reading.trajectories import CODES
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.ranks import Address
@@ -225,8 +225,6 @@ class ParquetSource(_Trajectories):
     """A Parquet file with one row per pair while it is imported."""
 
     library = "pyarrow: pip install 'mosaic-collect[parquet]'"
-    #: Columns of our exports that the store has in another way.
-    _LEFT_OUT = (TRAJECTORY_ID, "step", "environment", "frame_index", "end")
 
     def _open(self) -> list[_Found]:
         from pyarrow import parquet
@@ -237,7 +235,7 @@ class ParquetSource(_Trajectories):
         is_ours = isinstance(told, dict)
         self.about = {"metadata": {OURS: told}}
         dims = {f["name"]: f["dim"] for f in told["fields"]} if is_ours else {}
-        left = self._LEFT_OUT if is_ours else (TRAJECTORY_ID,)
+        left = BESIDE if is_ours else (TRAJECTORY_ID,)  # which the store has in another way
         self._fields = [_field_of(f, dims.get(f.name)) for f in schema if f.name not in left]
         traced = left if is_ours else schema.names
         return self._trace([n for n in (TRAJECTORY_ID, "end") if n in traced])

@@ -32,6 +32,8 @@ GRID, COMPACT = "grid", "compact"
 OURS = "mosaic_collect"
 #: Key in it: the axes of those arrays whose rows were made flat, by array.
 AXES = "axes"
+#: Columns of a Parquet export beside the fields; ``end`` is text.
+BESIDE = ("trajectory_id", "step", "environment", "frame_index", "end")
 
 _RECONSTRUCT = (
     b"cnumpy.core.multiarray\n_reconstruct\n"  # GLOBAL
