@@ -159,15 +159,14 @@ class _Copy(Source):
         kept = kept[np.lexsort((kept["env"], kept["first"]))]
         self.num_left_out = len(traced) - len(kept)
         part = np.searchsorted(table.first_steps, kept["first"], side="right") - 1
-        self._first, stop = kept["first"], kept["last"] + 1  # steps of the sources
-        if options.steps is not None:
-            lengths = [view.state.committed_steps for view in table.parts]
-            spans = [asked_steps(options.steps, length) for length in lengths]
-            offset = np.array(table.first_steps)[part]
-            self._first = np.maximum(
-                kept["first"], np.array([s.start for s in spans])[part] + offset
-            )
-            stop = np.minimum(stop, np.array([s.stop for s in spans])[part] + offset)
+        # Steps of the sources, counted through them.
+        asked = slice(None) if options.steps is None else options.steps
+        spans = [asked_steps(asked, view.state.committed_steps) for view in table.parts]
+        offset = np.array(table.first_steps)[part]
+        self._first = np.maximum(kept["first"], np.array([s.start for s in spans])[part] + offset)
+        stop = np.minimum(kept["last"] + 1, np.array([s.stop for s in spans])[part] + offset)
+        blocks = range(table.state.num_blocks)
+        self._block_starts = np.array([table.state.steps_of(block).start for block in blocks])
         is_cut = stop <= kept["last"]
         self.num_cut = int(is_cut.sum())
         self._env, self._length = kept["env"], stop - self._first
@@ -218,15 +217,12 @@ class _Copy(Source):
         low = low[index] + np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
         to = low - steps.start, self._column[index]
         step, env = self._first[index] + low - self._start[index], self._env[index]
-        part = np.searchsorted(self._table.first_steps, step, side="right") - 1
-        length = np.array([view.state.block_steps for view in self._table.parts])[part]
-        blocks = np.array(self._table.first_blocks)[part]
-        blocks += (step - np.array(self._table.first_steps)[part]) // length
+        blocks = np.searchsorted(self._block_starts, step, side="right") - 1
         pieces = []
         order = np.argsort(blocks, kind="stable")
         for mine in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
             block = int(blocks[mine[0]])
-            at = step[mine] - self._table.state.steps_of(block).start, env[mine]
+            at = step[mine] - self._block_starts[block], env[mine]
             goal = to[0][mine], to[1][mine]
             mask[goal] = self._selection.block(block)[at]
             pieces += [(block, at, goal, name) for name in rows]

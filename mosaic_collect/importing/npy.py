@@ -140,14 +140,14 @@ class NpySource(FileSource):
             raise changed(self.path)
         self.num_steps, self.num_envs = _leading(self.file)
         self.stops, self.has_mask = [self.num_steps], VALID_MASK in self.file.arrays
+        if self.has_mask:
+            self.arrays[VALID_MASK] = self.file.arrays[VALID_MASK]
         others = {key: value for key, value in self.file.plain.items() if key != "metadata"}
         about: dict[str, Any] = {"metadata": self.file.plain.get("metadata")}
         self.about = plain_copy({**about, "others": others} if others else about, path)
 
     def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
-        mask = self.file.arrays.get(VALID_MASK)
-        arrays = self.arrays if mask is None else {**self.arrays, VALID_MASK: mask}
-        return self._pieces(arrays, first, stop)
+        return self._pieces(self.arrays, first, stop)
 
     def _pieces(
         self, arrays: Mapping[str, StoredArray], first: int, stop: int
