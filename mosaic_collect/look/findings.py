@@ -477,7 +477,8 @@ def failing_motion(e: _Evidence) -> Found:
     median one are a warning.
     """
     counts = e.motions
-    if counts is None or not (failing := (counts.rate >= 0.25) & (counts.ended >= 5)).any():
+    failing = (counts.rate >= 0.25) & (counts.ended >= 5)
+    if not failing.any():
         return
     frames, usual = failure_frames(e.dataset), np.median(counts.rate[counts.ended >= 5])
     for at in sorted(np.flatnonzero(failing), key=lambda at: -counts.rate[at]):
@@ -500,7 +501,7 @@ def failing_motion(e: _Evidence) -> Found:
 def rare_motion(e: _Evidence) -> Found:
     """Motions with less than a tenth of the median motion's trajectories."""
     counts = e.motions
-    if counts is None or len(counts.ids) < 3 or np.median(counts.total) < 5:
+    if len(counts.ids) < 3 or np.median(counts.total) < 5:
         return
     median = int(np.median(counts.total))
     for at in np.flatnonzero(counts.total < median / 10):
@@ -545,7 +546,7 @@ def short_trajectories(e: _Evidence) -> Found:
 def failing(e: _Evidence) -> Found:
     """More than half of the trajectories failed, of several motions or without motions."""
     failed = int(e.failed.sum())
-    if failed > 0.5 * e.num_over and (e.motions is None or len(e.motions.ids) > 1):
+    if failed > 0.5 * e.num_over and len(e.motions.ids) != 1:
         meant = {"severity": NOTE, "cause": _MEANT} if e.is_perturbed else {}
         yield {"text": f"{failed:,} of {e.num_over:,} trajectories that ended failed", **meant}
 

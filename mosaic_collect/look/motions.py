@@ -50,7 +50,7 @@ _MOST_ROWS, _CELLS, _MOST_FRAMES = 24, 200, 10_000_000
 
 @dataclass(frozen=True, eq=False)
 class MotionCounts:
-    """Numbers of trajectories of each motion."""
+    """Numbers of trajectories of each motion; of no motion if a store does not record them."""
 
     ids: Ints  # ascending: of motions with trajectories, and of those that metadata name
     total: Ints
@@ -58,11 +58,11 @@ class MotionCounts:
     failed: Ints
 
     @classmethod
-    def of(cls, dataset: TrajectoryDataset) -> MotionCounts | None:
-        """Count; None if the store does not record motions."""
+    def of(cls, dataset: TrajectoryDataset) -> MotionCounts:
+        """Count."""
         columns, names = dataset.trajectories.columns, motion_names(dataset.metadata)
         if "motion" not in columns:
-            return None
+            return cls(*np.zeros((4, 0), np.int64))
         ids = np.union1d(columns["motion"], np.arange(len(names)))
         places = np.searchsorted(ids, columns["motion"])
         return cls(ids, *count_ends(places, columns["end"], len(ids)))
@@ -86,10 +86,7 @@ def motion_name(dataset: TrajectoryDataset, motion: int) -> str:
 
 def motion_rows(dataset: TrajectoryDataset) -> list[list[str]]:
     """Rows under ``MOTION_HEAD``, those with the greatest share of failures first."""
-    counts, columns = MotionCounts.of(dataset), dataset.trajectories.columns
-    if counts is None:
-        return []
-    rows = []
+    counts, columns, rows = MotionCounts.of(dataset), dataset.trajectories.columns, []
     for at in counts.worst_first:
         motion = int(counts.ids[at])
         where = columns["motion"] == motion
@@ -110,7 +107,7 @@ def worst_trajectories(dataset: TrajectoryDataset, count: int) -> list[int]:
     found = np.flatnonzero((columns["end"] == "failed") & (columns["num_steps"] >= _LEAST_ROWS))
     found = found[np.argsort(columns["num_steps"][found], kind="stable")]
     turn, rank = np.zeros(len(found), np.int64), np.zeros(len(found))
-    if counts is not None:
+    if len(counts.ids):
         motions = columns["motion"][found]
         rank = -counts.rate[np.searchsorted(counts.ids, motions)]
         turn = count_before(motions)
@@ -213,7 +210,6 @@ def motions_figure(pictures: Pictures) -> Figure:
     """Failures and tracking errors of motions, the frames of the failures, the frames recorded."""
     counts = MotionCounts.of(pictures.dataset)
     tracking = tracking_errors(pictures.statistics.fields)
-    assert counts is not None
     panels: list[tuple[Callable[..., None], Any]] = [(_rates, counts)]
     if tracking is not None and len(tracking.ids):
         panels.append((_tracking, tracking))
