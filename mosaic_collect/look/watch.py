@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from mosaic_collect.look.charts import recorded_pace
+from mosaic_collect.look.charts import PaceSpans, recorded_pace
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import (
     STOPPED,
@@ -124,7 +124,7 @@ class Watcher:
             stored_nbytes=stored,
             free_nbytes=data.view.parts[0].blobs.free_nbytes() if born else None,
             rate=self._rate(now),
-            overall=self._overall() if born else None,
+            overall=self._overall(pace) if born else None,
             max_steps=told if self._max_steps is None else self._max_steps,
             stalled=stalls,
             since_commit=now - self._commits[-1][0],
@@ -139,9 +139,9 @@ class Watcher:
         usual = (end - begin) / (len(self._commits) - 1)
         return (last - first) / (max(end, now - usual) - begin)
 
-    def _overall(self) -> float | None:
+    def _overall(self, pace: PaceSpans | None) -> float | None:
         """Of the newest run, as its collection tells, or since it began until the last commit."""
-        data, pace = self._dataset, recorded_pace(self._dataset.metadata)
+        data = self._dataset
         if pace is not None and len(pace.run):
             mine = pace.run == pace.run[-1]
             seconds = float(pace.end[mine].max() - pace.begin[mine].min())
