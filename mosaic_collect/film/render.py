@@ -32,6 +32,7 @@ from mosaic_collect.collection.motions import (
     recorded_motions,
 )
 from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.look.charts import evenly_spaced
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import Trajectory
@@ -146,7 +147,7 @@ class _Scene:
     def strips(self, size: tuple[int, int] = _STRIP_SIZE) -> Iterator[Picture]:
         """A strip of steps per trajectory, evenly apart, the first and the last among them."""
         for at, one in enumerate(self.trajectories):
-            steps = strip_steps(one.num_steps)
+            steps = evenly_spaced(one.num_steps, _STRIP_STEPS).tolist()
             yield np.concatenate([*self._pictures(at, steps, size)], axis=1)
 
     def grid(self) -> Iterator[Picture]:
@@ -175,11 +176,6 @@ class _Scene:
             if step == one.num_steps - 1:
                 words.append(one.end)
             yield write_text(picture, "\n".join(words))
-
-
-def strip_steps(num_steps: int) -> list[int]:
-    """Steps of a strip: evenly apart, the first and the last among them."""
-    return [round(s) for s in np.linspace(0, num_steps - 1, min(num_steps, _STRIP_STEPS))]
 
 
 def write_text(picture: Picture, text: str) -> Picture:

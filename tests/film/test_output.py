@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.film import render
+from mosaic_collect.look.charts import evenly_spaced
 
 
 def pictures(count: int, width: int = 96, height: int = 64) -> Iterator[NDArray[np.uint8]]:
@@ -21,10 +22,11 @@ def pictures(count: int, width: int = 96, height: int = 64) -> Iterator[NDArray[
 
 
 def test_a_strip_has_the_first_and_the_last_step() -> None:
-    assert render.strip_steps(98)[:2] == [0, 14]
-    assert (len(render.strip_steps(98)), render.strip_steps(98)[-1]) == (8, 97)
-    assert render.strip_steps(3) == [0, 1, 2]
-    assert render.strip_steps(1) == [0]
+    steps = evenly_spaced(98, 8).tolist()
+    assert steps[:2] == [0, 14]
+    assert (len(steps), steps[-1]) == (8, 97)
+    assert evenly_spaced(3, 8).tolist() == [0, 1, 2]
+    assert evenly_spaced(1, 8).tolist() == [0]
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
