@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -22,10 +22,9 @@ from mosaic_collect.commands.options import (
     parser_of,
     words_of,
 )
-from mosaic_collect.commands.shared import add_resume, interrupted_text
+from mosaic_collect.commands.shared import add_resume, resumable
 from mosaic_collect.errors import InputError, StoreMismatchError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.simulators import SIMULATORS, require_simulator
 from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
@@ -34,7 +33,6 @@ from mosaic_collect.text import shown as shortened, size_of
 if TYPE_CHECKING:
     from mosaic_collect.recording.writer import TrajectoryWriter
 
-_T = TypeVar("_T")
 #: The metadata entry that holds the command line of a collection.
 COMMAND_LINE = "command_line"
 #: Options of Isaac Lab that only programs set.
@@ -180,8 +178,10 @@ def step_bar(
 
 
 def watched(
-    collect: Callable[[Any], _T], options: RecordOptions, values: Mapping[str, Any] | None = None
-) -> _T:
+    collect: Callable[[Any], object],
+    options: RecordOptions,
+    values: Mapping[str, Any] | None = None,
+) -> None:
     """Run a collection behind a progress bar; after an interrupt, print how to continue it.
 
     The function takes what is to be called after each step. The values are options as they were
@@ -193,16 +193,12 @@ def watched(
             writer.update_metadata(**{COMMAND_LINE: _command_line(values)})
             print(_size_text(writer, options.max_steps), file=sys.stderr, flush=True)
 
-    try:
-        with termination_as_exit(), step_bar(options.max_steps, on_first=on_first) as bar:
-            return collect(bar)
-    except (KeyboardInterrupt, SystemExit):
-        again = ""
-        if values is not None and not options.distributed:
-            again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
-        store = RankStore.of(options.output, options.distributed).store.address
-        print(interrupted_text(store, again), file=sys.stderr)
-        raise
+    again = ""
+    if values is not None and not options.distributed:
+        again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
+    store = RankStore.of(options.output, options.distributed).store.address
+    with resumable(store, again), step_bar(options.max_steps, on_first=on_first) as bar:
+        collect(bar)
 
 
 def _size_text(writer: TrajectoryWriter, max_steps: int | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,15 +11,14 @@ from typing import Annotated, Any
 from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import ARGUMENT
 from mosaic_collect.commands.shared import (
+    ENGINE,
     Json,
     Paths,
-    Scheduler,
-    Workers,
     add_resume,
     answer,
     bar,
     engine_of,
-    interrupted_text,
+    resumable,
     store_stem,
 )
 from mosaic_collect.errors import InputError
@@ -67,9 +65,7 @@ def run_export(
     state: Annotated[str | None, {"metavar": "FIELD"}] = None,
     video: bool = False,
     json: Json = False,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    **options: Annotated[Any, _SUBSET],
+    **options: Annotated[Any, ENGINE, _SUBSET],
 ) -> None:
     """Write a store, or several as one, in a format that other libraries read.
 
@@ -89,17 +85,18 @@ def run_export(
             --fields student_observations actions action_mean action_sigma
     """
     names, path = _stores_and_target(paths)
+    processes = {n: options.pop(n) for n in ("scheduler", "workers") if n in options}
     own = {"fps": fps, "state": state, "video": video or None}
     own = {name: value for name, value in own.items() if value is not None}
     form = format_of(path, format)
     if own or form != NPY:
-        if (scheduler, workers) != (None, None):
+        if processes:
             raise InputError(f"{form} has one writer: expected no scheduler or workers")
         with bar("export", leave=True) as progress:
             report = export(names, path, format, progress=progress.update, **options, **own)
     else:
         asked, path = Options(**options), check_target(path, addresses_of(names))
-        with engine_of(scheduler, workers) as engine:
+        with engine_of(**processes) as engine:
             plan = plan_export(names, asked, engine)
             if not json:
                 print(plan.size_text, flush=True)
@@ -180,13 +177,9 @@ def run_import(
     Example:
         mosaic-collect import expert.npy expert.zarr
     """
-    try:
-        total = 2 * os.path.getsize(local_path(path, "path"))
-        with termination_as_exit(), bar("import", total=total, leave=True) as progress:
-            report = import_file(path, store, resume=resume, progress=progress.update, **writer)
-    except (KeyboardInterrupt, SystemExit):
-        print(interrupted_text(store), file=sys.stderr)
-        raise
+    total = 2 * os.path.getsize(local_path(path, "path"))
+    with resumable(store), bar("import", total=total, leave=True) as progress:
+        report = import_file(path, store, resume=resume, progress=progress.update, **writer)
     steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
     pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
     answer(

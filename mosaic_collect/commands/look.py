@@ -6,19 +6,18 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from json import dumps, loads
 from typing import Annotated, Any, Literal
 
 from mosaic_collect.checks import local_path, output_path
 from mosaic_collect.commands.shared import (
+    ENGINE,
     File,
     Json,
     Paths,
-    Scheduler,
     Stores,
-    Workers,
     as_json,
     bar,
     dataset_of,
@@ -43,23 +42,23 @@ from mosaic_collect.store.files import write_target
 
 _SHORT = {"flags": ("-o",)}
 _PAIRS = {"name": "pairs"}
-_MOST_PAIRS = 1_000_000
-#: Options of commands that draw charts.
-Curves = Annotated[
-    int | None,
-    {
-        "metavar": "ID",
-        "help": "Id of the trajectory whose curves are drawn (default: a typical one).",
-    },
-]
-Pairs = Annotated[
-    int,
-    _PAIRS,
-    {
-        "help": "Number of pairs that figures and charts are made of, spread evenly over the "
-        "store; 0 takes all."
-    },
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Charts:
+    """Options of commands that draw charts.
+
+    Attributes:
+        trajectory: Id of the trajectory whose curves are drawn (default: a typical one).
+        max_pairs: Number of pairs that figures and charts are made of, spread evenly over the
+            store; 0 takes all.
+    """
+
+    trajectory: Annotated[int | None, {"metavar": "ID"}] = None
+    max_pairs: Annotated[int, _PAIRS] = 1_000_000
+
+
+_CHARTS = {"of": _Charts}
 
 
 def run_inspect(
@@ -67,8 +66,7 @@ def run_inspect(
     *,
     metadata: bool = False,
     json: Json = False,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
+    **processes: Annotated[Any, ENGINE],
 ) -> None:
     """Show the contents of a store or an exported .npy file, without loading or unpickling it.
 
@@ -79,7 +77,7 @@ def run_inspect(
     Example:
         mosaic-collect inspect expert.zarr
     """
-    with engine_of(scheduler, workers) as engine:
+    with engine_of(**processes) as engine:
         found = [summarize(one, engine) for one in path]
     if json:
         print("\n".join(_json(summary) for summary in found))
@@ -106,8 +104,7 @@ def run_stats(
     fields: Sequence[str] | None = None,
     max_pairs: Annotated[int, _PAIRS] = 0,
     json: Json = False,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
+    **processes: Annotated[Any, ENGINE],
 ) -> None:
     """Measure every feature over the valid pairs.
 
@@ -124,7 +121,7 @@ def run_stats(
     """
     dataset = dataset_of(store)
     target = None if output is None else output_path(output, "output")
-    with engine_of(scheduler, workers) as engine:
+    with engine_of(**processes) as engine:
         found = _measure(dataset, max_pairs, fields, engine, over_time=False)
     if json or target is not None:
         figures = dumps(found.to_json(), allow_nan=False)
@@ -157,8 +154,7 @@ def run_plot(
     output: Annotated[str | None, _SHORT, {"metavar": "STEM"}] = None,
     format: str = "png",  # noqa: A002  the option's name
     theme: Literal["light", "dark"] = "light",
-    trajectory: Curves = None,
-    max_pairs: Pairs = _MOST_PAIRS,
+    **charts: Annotated[Any, _CHARTS],
 ) -> None:
     """Draw charts of a store: environments, motions, observations, actions, one trajectory, speed.
 
@@ -175,9 +171,9 @@ def run_plot(
     """
     stem = output or store_stem(store)
     check_picture(f"{stem}.{format}")
-    dataset = dataset_of(store)
-    statistics = partial(_measure, dataset, max_pairs)
-    pictures = Pictures(dataset, statistics, trajectory, THEMES[theme])
+    dataset, how = dataset_of(store), _Charts(**charts)
+    statistics = partial(_measure, dataset, how.max_pairs)
+    pictures = Pictures(dataset, statistics, how.trajectory, THEMES[theme])
     for name in only or pictures.names:
         path = f"{stem}.{name}.{format}"
         save(pictures.draw(name), path)
@@ -191,8 +187,7 @@ def run_report(
     render: int = 0,
     json: File = None,
     checks: File = None,
-    trajectory: Curves = None,
-    max_pairs: Pairs = _MOST_PAIRS,
+    **charts: Annotated[Any, _CHARTS],
 ) -> None:
     """Write one self-contained HTML page about a store: findings first, then charts and tables.
 
@@ -209,11 +204,11 @@ def run_report(
     checked = [] if checks is None else _checks(checks)
     page_path = output_path(output or f"{store_stem(store)}.report.html", "output")
     json_path = None if json is None else output_path(json, "json")
-    dataset = dataset_of(store)
-    statistics = _measure(dataset, max_pairs)
+    dataset, how = dataset_of(store), _Charts(**charts)
+    statistics = _measure(dataset, how.max_pairs)
     findings = find(dataset, statistics, checked)
     strips = _rendered(dataset, render)
-    page = report_page(dataset, statistics, trajectory, checked, findings, strips)
+    page = report_page(dataset, statistics, how.trajectory, checked, findings, strips)
     write_target(page_path, page.encode())
     if json_path is not None:
         plain = {"store": dataset.path, "findings": [f.to_json() for f in findings]}

@@ -6,8 +6,9 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.ranks import Place
 from mosaic_collect.store.view import AUTO
@@ -32,30 +34,27 @@ Stores = Annotated[
     },
 ]
 Json = Annotated[bool, {"help": "Print the answer as JSON, one object per line."}]
-_ENGINE = {"group": "many processes", "exclusive": "engine"}
-Scheduler = Annotated[
-    str | None,
-    {
-        **_ENGINE,
-        "help": "Address of a Dask scheduler that does the work, such as tcp://10.0.0.1:8786. Its "
-        "workers need the same files and the same version of mosaic_collect (default: threads of "
-        "this process).",
-    },
-]
-Workers = Annotated[
-    int | None,
-    {
-        **_ENGINE,
-        "help": "Number of local processes that do the work (default: threads of this process).",
-    },
-]
+_ONE = {"exclusive": "engine"}
 
 
-def engine_of(scheduler: str | None, workers: int | None) -> AbstractContextManager[Engine | None]:
-    """The processes or the cluster; None: threads of this process."""
+def engine_of(
+    scheduler: Annotated[str | None, _ONE] = None, workers: Annotated[int | None, _ONE] = None
+) -> AbstractContextManager[Engine | None]:
+    """The processes or the cluster that a command is given; None: threads of this process.
+
+    Args:
+        scheduler: Address of a Dask scheduler that does the work, such as tcp://10.0.0.1:8786. Its
+            workers need the same files and the same version of mosaic_collect (default: threads of
+            this process).
+        workers: Number of local processes that do the work (default: threads of this process).
+    """
     if scheduler is None and workers is None:
         return nullcontext()
     return DaskEngine(scheduler, workers)
+
+
+#: The options of ``engine_of``.
+ENGINE = {"of": engine_of, "group": "many processes"}
 
 
 def dataset_of(stores: Sequence[str]) -> TrajectoryDataset:
@@ -92,14 +91,21 @@ def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:
     return json.dumps({**values, **odd}, allow_nan=False)
 
 
-def interrupted_text(store: str, again: str = "") -> str:
-    """How much of an interrupted recording is committed, and how to continue it."""
+@contextmanager
+def resumable(store: str, again: str = "") -> Iterator[None]:
+    """A recording, which a signal ends as an exit; tells what is committed, and how to continue."""
     try:
-        steps = TrajectoryDataset(store).num_steps
-    except StoreError:
-        return "interrupted before the first step"
-    words = again or "the same command with --resume"
-    return f"{store}: {steps:,} steps are committed; continue with: {words}"
+        with termination_as_exit():
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        words = again or "the same command with --resume"
+        try:
+            steps = TrajectoryDataset(store).num_steps
+            told = f"{store}: {steps:,} steps are committed; continue with: {words}"
+        except StoreError:
+            told = "interrupted before the first step"
+        print(told, file=sys.stderr)
+        raise
 
 
 def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = False) -> Any:

@@ -12,11 +12,10 @@ from typing import Annotated, Any
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
 from mosaic_collect.checks import local_path, needed
 from mosaic_collect.commands.shared import (
+    ENGINE,
     File,
     Json,
-    Scheduler,
     Stores,
-    Workers,
     answer,
     bar,
     engine_of,
@@ -138,9 +137,9 @@ def run_verify(
     *,
     npy: File = None,
     json: Json = False,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    **options: Annotated[Any, {"of": _ReplayOptions, "group": "replay through the checkpoint"}],
+    **options: Annotated[
+        Any, ENGINE, {"of": _ReplayOptions, "group": "replay through the checkpoint"}
+    ],
 ) -> bool:
     """Check stores, exports and recorded actions for damage and differences.
 
@@ -155,6 +154,7 @@ def run_verify(
     Example:
         mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png
     """
+    processes = {n: options.pop(n) for n in ("scheduler", "workers") if n in options}
     replay, first = _ReplayOptions(**options), None
     replay.check(store)
     if npy is not None:
@@ -162,9 +162,12 @@ def run_verify(
     if replay.checkpoint is not None:  # before all work
         with contextlib.suppress(StoreError):  # which verifying it reports
             first = replay.policy(_parts(store)[0])
-    # Lists and not generators: each store is checked, whatever the ones before were like.
-    with engine_of(scheduler, workers) as engine:
-        good = all([_verify(path, json, engine) for path in store])  # noqa: C419
+    good = True
+    with engine_of(**processes) as engine:
+        for path in store:  # whatever the ones before were like
+            with bar("verify", " shards") as progress:
+                checked = verify_store(path, progress.update, engine)
+            good &= _say(checked, "shards", json)
         if npy and good:
             with bar("compare") as progress:
                 report = verify_export(store, npy, progress.update, engine)
@@ -180,12 +183,6 @@ def _parts(stores: Sequence[str]) -> list[TrajectoryDataset]:
     """The stores one by one, those of a folder of ranks, too."""
     views = StoreSet.open(Place.of(stores, "store")).with_steps()
     return [TrajectoryDataset(view.blobs) for view in views]
-
-
-def _verify(store: str, json: bool, engine: Engine | None) -> bool:
-    with bar("verify", " shards") as progress:
-        report = verify_store(store, progress.update, engine)
-    return _say(report, "shards", json)
 
 
 def _say(report: VerifyReport, unit: str, json: bool) -> bool:
