@@ -144,17 +144,14 @@ def _left_in_groups() -> Iterator[int]:
             continue
         root, limits, used, reclaimable = _V2 if number == "0" else _V1
         for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-            yield from _left_in(f"{root}{group}".rstrip("/"), limits, used, reclaimable)
-
-
-def _left_in(folder: str, limits: Any, used: str, reclaimable: Any) -> Iterator[int]:
-    in_use = _number(f"{folder}/{used}")
-    known = [n for name in limits if (n := _number(f"{folder}/{name}")) is not None]
-    if in_use is None or not known:
-        return
-    counts = dict(line.split() for line in _lines(f"{folder}/memory.stat"))
-    cache = sum(int(counts.get(name, 0)) for name in reclaimable)
-    yield min(known) - max(in_use - cache, 0)
+            folder = f"{root}{group}".rstrip("/")
+            in_use = _number(f"{folder}/{used}")
+            known = [n for name in limits if (n := _number(f"{folder}/{name}")) is not None]
+            if in_use is None or not known:
+                continue
+            counts = dict(line.split() for line in _lines(f"{folder}/memory.stat"))
+            cache = sum(int(counts.get(name, 0)) for name in reclaimable)
+            yield min(known) - max(in_use - cache, 0)
 
 
 def _lines(path: str) -> list[str]:

@@ -93,9 +93,7 @@ class DeviceStaging(HostStaging):
 
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
         buffers = self._buffers[self._turn]
-        self._copy_rows(
-            [(buffers[n][: self._num_envs, block.count], _as_source(v)) for n, v in rows.items()]
-        )
+        self._copy_rows([(buffers[n][: self._num_envs, block.count], v) for n, v in rows.items()])
 
     def seal(self, block: Block) -> None:
         """Start the block's copy to the host; ``block.wait_ready`` waits for it."""
@@ -141,7 +139,7 @@ class DeviceStaging(HostStaging):
     def _copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         """Copy each source to its target, on the caller's stream: later work may overwrite sources.
 
-        A source is a tensor, or a number for all values.
+        A source is a tensor, an array, or a number for all values.
         """
         with torch.cuda.device(self._device):
             self._stream()
@@ -149,9 +147,11 @@ class DeviceStaging(HostStaging):
                 if isinstance(source, (bool, int, float)):
                     target.fill_(source)
                     continue
+                if not is_tensor(source):  # torch knows no byte order but the machine's
+                    source = torch.from_numpy(np.array(source, source.dtype.newbyteorder("=")))
                 # A copy from host memory must be over when it returns: the caller may overwrite
                 # it, and a pinned source would otherwise be read later.
-                target.copy_(source, non_blocking=source.device.type == "cuda")
+                target.copy_(source.detach(), non_blocking=source.device.type == "cuda")
 
     def _lock(self, memory: NDArray[np.uint8], locked: bool) -> int:
         """Page-lock memory, or unlock it, and return the runtime's error, 0 for none."""
@@ -220,13 +220,3 @@ def _allocating(what: str) -> Iterator[None]:
             raise
         words = f"staging: {what} cannot be allocated ({error}); free memory, or stage on the CPU"
         raise SpaceError.because(words, error) from error
-
-
-def _as_source(value: Any) -> Any:
-    """A row as a number, or as a tensor."""
-    if isinstance(value, (bool, int, float)):
-        return value
-    if is_tensor(value):
-        return value.detach()
-    # torch knows no byte order but the machine's.
-    return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))

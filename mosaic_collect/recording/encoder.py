@@ -48,13 +48,12 @@ class FieldEncoder:
         Behind the rows of a block that is not ``whole`` is fill value, which only a compressor
         makes small.
         """
-        if not whole or not self._may_be_raw or values.nbytes < _SMALL_NBYTES:
-            return [self._codec.compress(values)]
-        if self._encoded % _DECISION == 0:
-            self._raw = self._sampled(values) >= _NOTHING
-        self._encoded += 1
-        if self._raw:
-            return raw_frame(values.reshape(-1).view(np.uint8))
+        if whole and self._may_be_raw and values.nbytes >= _SMALL_NBYTES:
+            if self._encoded % _DECISION == 0:
+                self._raw = self._sampled(values) >= _NOTHING
+            self._encoded += 1
+            if self._raw:
+                return raw_frame(values.reshape(-1).view(np.uint8))
         return [self._codec.compress(values)]
 
     def encode_chunk(self, values: NDArray[Any], whole: bool) -> Encoded:

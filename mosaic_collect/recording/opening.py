@@ -93,7 +93,11 @@ def open_pipeline(
         pipeline = Pipeline(store, release, state, _this_run(state), staging, ring, threads)
         undo.callback(pipeline.close)
         pipeline.start()
-        _begin(pipeline, existing)
+        # The first write to the store: all that can be refused was refused before.
+        if existing is None:
+            store.begin(state, pipeline.run.key)
+        else:
+            store.recover(existing, pipeline.run.key)
     except MosaicCollectError:
         raise
     except MemoryError as error:
@@ -102,14 +106,6 @@ def open_pipeline(
     except OSError as error:
         raise _failure(blobs, store, error) from error
     return pipeline
-
-
-def _begin(pipeline: Pipeline, existing: StoreState | None) -> None:
-    """Write to the store for the first time: all that can be refused was refused before."""
-    if existing is None:
-        pipeline.store.begin(pipeline.state, pipeline.run.key)
-    else:
-        pipeline.store.recover(existing, pipeline.run.key)
 
 
 def _failure(blobs: Blobs, store: Store | None, error: OSError) -> Exception:

@@ -32,6 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
+from mosaic_collect.checks import processors
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.blocks import SharedRing
 from mosaic_collect.recording.encoder import BlockEncoder, FieldEncoder, OpenShard
@@ -169,7 +170,7 @@ def least_ring_nbytes(encode_in: Any) -> float:
         raise InputError(f"encode_in: expected {', '.join(ENCODE_IN)}, got {encode_in!r}")
     if encode_in == "process" and not _can_start():
         raise InputError(f"encode_in: no process with {sys.executable!r} on {sys.platform}")
-    if encode_in == "auto" and _can_start() and len(os.sched_getaffinity(0)) > 1:
+    if encode_in == "auto" and _can_start() and processors() > 1:
         return _AUTO_RING_NBYTES
     return 0 if encode_in == "process" else math.inf
 
@@ -273,10 +274,14 @@ class EncoderProcess:
                     asked[name] = open_shard(name)
                     request = encoder.slot, name, encoder.whole, asked[name].nbytes
                     self._ask(request, asked[name])
-                name, nbytes, nonfinite = self._reply(asked)
+                reply: Reply = pickle.loads(self._message())  # noqa: S301  from its other half
+                name, result = reply
+                if isinstance(result, OSError):
+                    raise OSError(result.errno, result.strerror, asked[name].address) from result
+                if isinstance(result, RuntimeError):
+                    raise result
                 shard = asked.pop(name)
-                shard.nbytes = nbytes
-                encoder.nonfinite[name] = nonfinite
+                shard.nbytes, encoder.nonfinite[name] = result
                 yield name, shard
         except Exception:
             self._lost = True  # answers may be on their way that nobody waits for
@@ -291,15 +296,6 @@ class EncoderProcess:
             socket.send_fds(self._link, [message], fds, socket.MSG_NOSIGNAL)
         except OSError as error:
             raise EOFError(error) from error
-
-    def _reply(self, asked: Mapping[str, Upload]) -> tuple[str, int, int]:
-        reply: Reply = pickle.loads(self._message())  # noqa: S301  from this package's other half
-        name, result = reply
-        if isinstance(result, OSError):
-            raise OSError(result.errno, result.strerror, asked[name].address) from result
-        if isinstance(result, RuntimeError):
-            raise result
-        return name, *result
 
     def _message(self, seconds: float | None = None) -> bytes:
         """The next message, if it comes in time and the process lives."""

@@ -34,14 +34,12 @@ class Account:
     twice.
 
     Attributes:
-        state: State of the store, but for its steps, runs, trajectories and counts.
+        state: State of the store, but for its steps, runs and counts.
         ids: int64 ``(num_envs,)``, the id that each environment's next step will have. Replaced by
             each end, and never changed.
         begins: int64 ``(num_envs,)``, the step from which each has that id.
         ends: uint8 ``(num_envs,)``, how each environment's trajectory before that one ended;
             ``GOES_ON`` if none did since the writer was opened.
-        next_id: The least id never used.
-        ended: Trajectories that were ended, over the store's whole life.
         sizes: Sizes of the metadata's entries: a collection of thousands of motions changes few at
             each end.
     """
@@ -50,8 +48,6 @@ class Account:
     ids: NDArray[np.int64]
     begins: NDArray[np.int64]
     ends: NDArray[np.uint8]
-    next_id: int
-    ended: int
     sizes: Mapping[str, tuple[int, int]]
 
     @classmethod
@@ -64,12 +60,10 @@ class Account:
         ids = np.empty(num_envs, np.int64)
         ids[np.argsort(state.stopped_open, kind="stable")] = np.arange(first, first + num_envs)
         return cls(
-            state=state,
+            state=replace(state, next_trajectory_id=first + num_envs),
             ids=ids,
             begins=np.full(num_envs, state.committed_steps, dtype=np.int64),
             ends=np.full(num_envs, GOES_ON, dtype=np.uint8),
-            next_id=first + num_envs,
-            ended=state.num_trajectories,
             sizes=json_sizes(state.metadata),
         )
 
@@ -85,10 +79,12 @@ class Account:
         if not len(envs):
             return self
         ids, begins, all_ends = self.ids.copy(), self.begins.copy(), self.ends.copy()
-        next_id, ended = self.next_id + len(envs), self.ended + len(envs)
-        ids[envs] = np.arange(self.next_id, next_id)
+        first, ended = self.state.next_trajectory_id, self.state.num_trajectories + len(envs)
+        next_id = first + len(envs)
+        ids[envs] = np.arange(first, next_id)
         begins[envs], all_ends[envs] = steps, ends
-        return replace(self, ids=ids, begins=begins, ends=all_ends, next_id=next_id, ended=ended)
+        state = replace(self.state, next_trajectory_id=next_id, num_trajectories=ended)
+        return replace(self, state=state, ids=ids, begins=begins, ends=all_ends)
 
     def with_metadata(self, entries: Mapping[str, Any]) -> Account:
         """The account with more, or other, metadata; refuses what JSON cannot hold."""
@@ -302,11 +298,4 @@ class Steps:
             bits = np.packbits(account.begins < steps, bitorder="little")
             own = replace(run, open_envs=base64.b64encode(bits.tobytes()).decode())
             runs = (*runs[:-1], *before, own)
-        return replace(
-            account.state,
-            committed_steps=steps,
-            status=status,
-            runs=runs,
-            num_trajectories=account.ended,
-            next_trajectory_id=account.next_id,
-        )
+        return replace(account.state, committed_steps=steps, status=status, runs=runs)
