@@ -240,9 +240,23 @@ class ExportPlan:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the file comes from, as it tells itself: options, pairs left out, stores."""
+        """Where the file comes from, as it tells itself: options, pairs left out, stores.
+
+        Several stores are told with their paths, and the new numbers of their ids.
+        """
         told = {"options": self.options.as_json(), "left_out": asdict(self.left)}
-        return {**told, **describe_stores(self.table)}
+        if len(self.table.parts) == 1:
+            return {**told, **_describe_store(self.table.parts[0].state)}
+        stores = [
+            {
+                "path": part.address,
+                "first_trajectory_id": numbering.first_id,
+                "motion_ids": list(numbering.motions),
+                **_describe_store(part.state),
+            }
+            for part, numbering in zip(self.table.parts, self.table.numberings, strict=True)
+        ]
+        return {**told, "stores": stores}
 
     @property
     def about(self) -> dict[str, Any]:
@@ -424,23 +438,7 @@ def naming_skip_damaged(options: Options) -> Iterator[None]:
         raise CorruptStoreError(f"{error}; {way}") from error
 
 
-def describe_stores(table: Table) -> dict[str, Any]:
-    """Describe the stores; of several also their paths, and the new numbers of their ids."""
-    if len(table.parts) == 1:
-        return _store(table.parts[0].state)
-    stores = [
-        {
-            "path": part.address,
-            "first_trajectory_id": numbering.first_id,
-            "motion_ids": list(numbering.motions),
-            **_store(part.state),
-        }
-        for part, numbering in zip(table.parts, table.numberings, strict=True)
-    ]
-    return {"stores": stores}
-
-
-def _store(state: StoreState) -> dict[str, Any]:
+def _describe_store(state: StoreState) -> dict[str, Any]:
     return {
         "store_status": state.status,
         "store_steps": state.committed_steps,

@@ -108,9 +108,9 @@ def film(
     return Film(path, tuple(scene.trajectories), scene.fps, shown, tuple(notes))
 
 
-def render_strip(dataset: TrajectoryDataset, trajectory: int, motion: str | None = None) -> bytes:
+def render_strip(dataset: TrajectoryDataset, trajectory: int) -> bytes:
     """Render eight steps of a trajectory side by side, as a JPEG; errors are those of ``film``."""
-    return encode(_Scene(dataset, [trajectory], motion).strips((224, 272)), ".jpg", 1.0)
+    return encode(_Scene(dataset, [trajectory]).strips((224, 272)), ".jpg", 1.0)
 
 
 class _Scene:
@@ -120,7 +120,7 @@ class _Scene:
         self,
         dataset: TrajectoryDataset,
         ids: Sequence[int],
-        motion: str | None,
+        motion: str | None = None,
         model: str | None = None,
     ) -> None:
         simulator, task = dataset.metadata.get("simulator"), dataset.metadata.get("task")

@@ -160,9 +160,9 @@ def percent(axis: Axis, *ticks: float) -> None:
     axis.set_major_formatter(lambda share, _at: f"{100 * share:g} %")
 
 
-def name_ticks(axis: Axis, names: Sequence[str], places: Any = None, most: int = 28) -> None:
-    """A tick per name, as it stands: no formulas, and no more than some letters."""
-    short = [name if len(name) <= most else f"{name[: most - 3]}..." for name in names]
+def name_ticks(axis: Axis, names: Sequence[str], places: Any = None) -> None:
+    """A tick per name, as it stands: no formulas, and no more than 28 letters."""
+    short = [name if len(name) <= 28 else f"{name[:25]}..." for name in names]
     axis.set_ticks(np.arange(len(short)) if places is None else places, short)
     for label in axis.get_ticklabels():
         label.set_parse_math(False)

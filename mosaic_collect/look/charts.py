@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import is_whole, whole
+from mosaic_collect.checks import is_whole
 from mosaic_collect.look.canvas import (
     Palette,
     dress,
@@ -155,7 +155,7 @@ def recorded_pace(metadata: Mapping[str, Any]) -> PaceSpans | None:
         steps=after[:, 2] - before[:, 2],
         stalled=np.clip((after[:, 3] - before[:, 3]) / seconds, 0, 1),
         run=after[:, 0].astype(np.int64),
-        max_steps=whole(most, "max_steps", 1) if is_whole(most, 1) else None,
+        max_steps=most if is_whole(most, 1) else None,
     )
 
 

@@ -74,7 +74,7 @@ class Look:
 class Watcher:
     """Looks at a store; reads of each new block no more than its ends, and never disturbs a writer.
 
-    ``max_steps`` None: what the store's collection recorded. The clocks are for tests.
+    ``max_steps`` None: what the store's collection recorded. The clock is for tests.
     """
 
     def __init__(
@@ -82,10 +82,8 @@ class Watcher:
         dataset: TrajectoryDataset,
         max_steps: int | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
     ) -> None:
-        self._dataset, self._max_steps = dataset, max_steps
-        self._clock, self._wall = clock, wall
+        self._dataset, self._max_steps, self._clock = dataset, max_steps, clock
         self._committed: float | None = None
         self._versions: dict[str, dict[int, Version | None]] = {}
         self._failed: dict[int, int] = {}
@@ -105,7 +103,7 @@ class Watcher:
         now, data = self._clock(), self._dataset
         if not self._commits or self._commits[-1][1] != data.num_steps:
             if self._commits:
-                self._committed = self._wall()
+                self._committed = time.time()
             self._commits = [*self._commits[-_LATE:], (now, data.num_steps)]
         pace = recorded_pace(data.metadata)
         told = pace.max_steps if pace is not None else None
