@@ -255,8 +255,6 @@ _ENDLESS: tuple[End, ...] = ("interrupted", "open")
 class Timeline:
     """Environments over bins of steps."""
 
-    num_steps: int
-    num_envs: int
     edges: Ints  # steps at which bins begin, and T, ``(bins + 1,)``
     envs: Ints  # the environments that are shown, evenly spaced, ``(rows,)``
     cells: NDArray[np.int8]  # state of each environment over time, ``(rows, bins)``
@@ -270,16 +268,13 @@ class Timeline:
         cls, dataset: TrajectoryDataset, most_envs: int = MOST_ENVS, most_bins: int = MOST_BINS
     ) -> Timeline:
         """Measure in one pass over the mask, and one over ids and ends for the trajectories."""
-        steps, num_envs = dataset.num_steps, dataset.num_envs
+        steps, envs = dataset.num_steps, evenly_spaced(dataset.num_envs, most_envs)
         width = max(1, -(-steps // most_bins))
         edges = np.append(np.arange(0, steps, width), steps)
-        envs = evenly_spaced(num_envs, most_envs)
         valid, pairs, seen = _valid(dataset, envs, width, len(edges) - 1)
         pairs = np.maximum(pairs, 1)
         table = dataset.trajectories
         return cls(
-            num_steps=steps,
-            num_envs=num_envs,
             edges=edges,
             envs=envs,
             cells=np.where(seen, _cells(table, envs, width, seen.shape), INVALID).astype(np.int8),
@@ -368,8 +363,8 @@ def timeline_figure(pictures: Pictures) -> Figure:
     height = min(1.2 + 0.22 * max(len(timeline.envs), 1), 5.2)
     figure = new_figure(10, 1.6 + height)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.1, height])
-    _shares(above, timeline, palette)
-    _rows(below, timeline, palette)
+    _shares(above, timeline, pictures)
+    _rows(below, timeline, pictures)
     width, words = int(np.diff(timeline.edges[:2]).sum()), pictures.step_words()
     below.set_xlabel(words if width <= 1 else f"{words}; a cell is the worst of {width:,} steps")
     for axes in (above, below):
@@ -381,10 +376,10 @@ def timeline_figure(pictures: Pictures) -> Figure:
     return figure
 
 
-def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
-    dress(axes, f"share of {timeline.num_envs:,} environments")
+def _shares(axes: Axes, timeline: Timeline, pictures: Pictures) -> None:
+    dress(axes, f"share of {pictures.dataset.num_envs:,} environments")
+    palette, edges = pictures.palette, timeline.edges
     line: dict[str, Any] = {"baseline": None, "linewidth": 1.4, "color": palette.interrupted}
-    edges = timeline.edges
     axes.stairs(timeline.valid, edges, fill=True, color=palette.ended2, label="valid")
     axes.stairs(timeline.endless, edges, label="without an end", **line)
     axes.stairs(timeline.failed, edges, fill=True, color=palette.failed, label="failed")
@@ -393,15 +388,15 @@ def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
     percent(axes.yaxis, 0, 0.5, 1)
 
 
-def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
-    shown, num_envs = len(timeline.envs), timeline.num_envs
+def _rows(axes: Axes, timeline: Timeline, pictures: Pictures) -> None:
+    shown, num_envs, palette = len(timeline.envs), pictures.dataset.num_envs, pictures.palette
     dress(axes, "each environment" if shown == num_envs else f"{shown} of them, evenly spaced")
     axes.grid(visible=False)
     for kind, colour, hatch, label in _KINDS:
         style = {} if hatch is None else {"hatch": hatch, "edgecolor": palette.paper}
         where = timeline.cells == kind
         fill_cells(axes, where, timeline.edges, getattr(palette, colour), label, **style)
-    axes.set_xlim(0, max(timeline.num_steps, 1))
+    axes.set_xlim(0, max(timeline.edges[-1], 1))
     axes.set_ylim(shown, 0)
     ticks = np.arange(0, num_envs, _round_step(num_envs))
     axes.set_yticks(np.searchsorted(timeline.envs, ticks) + 0.5, [f"{env:,}" for env in ticks])

@@ -55,7 +55,7 @@ def test_the_whole_counts_what_its_parts_hold(ragged: str) -> None:
     assert facts["parts"] == "3"
     assert facts["pairs"].startswith("55, of them 38 valid")
     timeline = Timeline.of(dataset)
-    assert (timeline.num_steps, timeline.runs) == (19, (5, 11))
+    assert (timeline.edges[-1], timeline.runs) == (19, (5, 11))
 
 
 def test_trajectories_have_ids_of_their_own_and_their_own_rows(ragged: str) -> None:
