@@ -49,11 +49,10 @@ class Hdf5(ExportFormat):
     def write(self, target: Target, plan: ExportPlan, engine: Engine | None) -> Iterator[int]:
         import h5py
 
-        rows, options, path = plan.rows, plan.options, target.temp_path
-        found = rows.trajectories
-        order = np.argsort(found["id"])
+        rows, options = plan.rows, plan.options
+        order = np.argsort(rows.trajectories["id"])
         names = np.array([f"demo_{n}" for n in np.argsort(order).tolist()], "S")
-        with h5py.File(path, "w", locking=False, libver="latest") as file:
+        with h5py.File(target.temp_path, "w", locking=False, libver="latest") as file:
             data = file.create_group("data")
             data.attrs["total"] = rows.selection.num_pairs
             task = str(rows.table.state.metadata.get("task", ""))
@@ -64,16 +63,15 @@ class Hdf5(ExportFormat):
                 file[f"mask/{kind}"] = names[order][rows.on_side(split)[order]]
             file[OURS] = json.dumps(plan.about)
         starts, widths = rows.starts.tolist(), {f.name: f.row_nbytes for f in rows.fields}
-        with open(path, "r+b", buffering=0) as out:
 
-            def put(name: str, row: int, values: NDArray[Any]) -> None:
-                stop = row + len(values)
-                for at in range(bisect_right(starts, row) - 1, bisect_left(starts, stop)):
-                    inside = slice(max(starts[at] - row, 0), starts[at + 1] - row)
-                    before = max(row - starts[at], 0) * widths[name]
-                    write_at(out.fileno(), values[inside], places[name][at] + before)
+        def put(name: str, row: int, values: NDArray[Any]) -> None:
+            stop = row + len(values)
+            for at in range(bisect_right(starts, row) - 1, bisect_left(starts, stop)):
+                inside = slice(max(starts[at] - row, 0), starts[at + 1] - row)
+                before = max(row - starts[at], 0) * widths[name]
+                write_at(target.fd, values[inside], places[name][at] + before)
 
-            yield from rows.place(put)
+        yield from rows.place(put)
 
 
 def _make_demos(
