@@ -34,27 +34,19 @@ if TYPE_CHECKING:
 
     from mosaic_collect.look.pictures import Pictures
 
-#: The ends of trajectories in words.
-END_WORDS = {
-    "terminated": "terminated",
-    "truncated": "truncated: time-out or the motion's end",
-    "failed": "failed",
-    "ended": "ended, how is not recorded",
-    "interrupted": "without an end",
-    "open": "going on",
+#: Ends of trajectories from the bottom of a bar to its top: in words, the color's name, the hatch.
+_ENDS = {
+    "failed": ("failed", "failed", None),
+    "interrupted": ("without an end", "interrupted", "//////"),
+    "open": ("going on", "open", None),
+    "truncated": ("truncated: time-out or the motion's end", "ended", None),
+    "terminated": ("terminated", "ended", "......"),
+    "ended": ("ended, how is not recorded", "ended2", None),
 }
+END_WORDS = {end: words for end, (words, _, _) in _ENDS.items()}
 
 _BINS = 48
 _WIDE = 100  # greatest by least length from which the axis is logarithmic
-#: Ends from the bottom of a bar to its top: the colour's name, the hatch.
-_ENDS = (
-    ("failed", "failed", None),
-    ("interrupted", "interrupted", "//////"),
-    ("open", "open", None),
-    ("truncated", "ended", None),
-    ("terminated", "ended", "......"),
-    ("ended", "ended2", None),
-)
 
 
 def lengths_figure(pictures: Pictures) -> Figure:
@@ -83,11 +75,11 @@ def lengths_figure(pictures: Pictures) -> Figure:
 
 def _by_end(table: Trajectories, palette: Palette) -> Iterator[tuple[Ints, str, str, str | None]]:
     """Lengths of trajectories by their ends, with label, color and hatch."""
-    for end, colour, hatch in _ENDS:
+    for end, (words, colour, hatch) in _ENDS.items():
         lengths = table.columns["num_steps"][table.columns["end"] == end]
         if len(lengths):
             median = f"median {np.median(lengths):,.0f} steps"
-            label = f"{END_WORDS[end]}: {len(lengths):,}, {median}"
+            label = f"{words}: {len(lengths):,}, {median}"
             yield lengths, label, getattr(palette, colour), hatch
 
 
@@ -345,15 +337,13 @@ def coverage(first: Ints, behind: Ints, size: int) -> Ints:
     return np.cumsum(starts - ends)[:size]
 
 
-#: What is drawn, its colour's name, its hatch, and what the legend says.
-_KINDS = (
-    (ENDED, "ended", None, "ended"),
-    (ENDED2, "ended2", None, "ended, the next one"),
-    (OPEN, "open", None, "going on"),
-    (INTERRUPTED, "interrupted", "//////", "without an end"),
-    (FAILED, "failed", None, "failed"),
-    (INVALID, "invalid", None, "not valid"),
-)
+#: What a cell shows in words, its color's name and its hatch, as ends of their own have them.
+_KINDS = {
+    ENDED: ("ended", "ended", None),
+    ENDED2: ("ended, the next one", "ended2", None),
+    **{kind: _ENDS[end] for end, kind in _SHOWN_AS.items()},
+    INVALID: ("not valid", "invalid", None),
+}
 _MOST_RUNS = 20
 
 
@@ -392,7 +382,7 @@ def _rows(axes: Axes, timeline: Timeline, pictures: Pictures) -> None:
     shown, num_envs, palette = len(timeline.envs), pictures.dataset.num_envs, pictures.palette
     dress(axes, "each environment" if shown == num_envs else f"{shown} of them, evenly spaced")
     axes.grid(visible=False)
-    for kind, colour, hatch, label in _KINDS:
+    for kind, (label, colour, hatch) in _KINDS.items():
         style = {} if hatch is None else {"hatch": hatch, "edgecolor": palette.paper}
         where = timeline.cells == kind
         fill_cells(axes, where, timeline.edges, getattr(palette, colour), label, **style)
