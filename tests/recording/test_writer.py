@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.helpers import (
     open_writer,
     rows,
     run_python,
+    wait_until,
 )
 
 N = 4
@@ -65,6 +65,7 @@ def test_an_exception_commits_all_steps_and_goes_through(
     assert caught.value is error
     dataset = TrajectoryDataset(store)
     assert dataset.status == "collecting"
+    assert dataset.num_ended == 0
     assert_holds(dataset, range(steps))
     with TrajectoryWriter(store, resume=True) as writer:
         add(writer, steps)
@@ -119,9 +120,7 @@ def test_no_thread_and_no_descriptor_is_left(store: str) -> None:
         add(writer, *range(5))
         begun = set(threading.enumerate()) - threads
         assert begun
-    for thread in begun:
-        thread.join(10)
-    assert not [thread for thread in begun if thread.is_alive()]
+    wait_until(lambda: not any(thread.is_alive() for thread in begun))
     assert open_files() <= files
 
 
@@ -162,9 +161,7 @@ class TestCheckpoint:
     def test_full_blocks_are_committed_by_themselves(self, store: str) -> None:
         with open_writer(store, block_steps=3) as writer:
             add(writer, *range(4))
-            deadline = time.monotonic() + 30
-            while writer.stats.committed_steps < 3 and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until(lambda: writer.stats.committed_steps == 3)
             assert_holds(TrajectoryDataset(store), range(3))
 
     def test_zero_seconds_commit_every_step(self, store: str) -> None:
@@ -190,10 +187,9 @@ class TestCheckpoint:
                 now[0] += 4
                 add(writer, step)
                 if step in wanted:
-                    deadline = time.monotonic() + 30
-                    while TrajectoryDataset(store).num_steps < wanted[step]:
-                        assert time.monotonic() < deadline
-                    assert TrajectoryDataset(store).num_steps == wanted[step]
+                    steps = wanted[step]
+                    wait_until(lambda n=steps: TrajectoryDataset(store).num_steps >= n)
+                    assert TrajectoryDataset(store).num_steps == steps
 
 
 class TestMetadata:
