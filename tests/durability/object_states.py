@@ -27,6 +27,7 @@ from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.objects import ObjectBlobs
 from mosaic_collect.store.schema import Schema
 from tests.durability.explorer import NOTHING, LostError
+from tests.durability.recording import MarkedStore
 from tests.durability.rig import TINY, add_tiny, check, check_documents, open_tiny
 
 Objects = dict[str, bytes]
@@ -97,14 +98,6 @@ class RecordedBlobs(ObjectBlobs):
         found = super().replace(key, data, over)
         self.mark("rest")
         return found
-
-
-class MarkedStore(Store):
-    """Marks each commit as such when it returns."""
-
-    def publish(self, state: StoreState, with_shards: bool) -> None:
-        super().publish(state, with_shards)
-        self.blobs.mark("committed", state.committed_steps)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from mosaic_collect.store.metadata import StoreState
 from tests.durability.disk import Disk
 from tests.durability.explorer import Explorer, LostError, disk_after
 from tests.durability.figures import count
-from tests.durability.recording import MarkedStore, RecordingFiles
+from tests.durability.recording import ArraysBeforeRoot, MarkedStore, RecordingFiles
 from tests.durability.rig import TINY_ENDS, add_tiny
 
 Adding = Callable[[int], None]
@@ -106,47 +106,18 @@ def report(explorer: Explorer) -> None:
 # -- mistakes that must be found -----------------------------------------------------------------
 
 
-class NoDataSync(RecordingFiles):
-    """Files get their name before their bytes are safe."""
+def without(kind: str, is_left_out: Callable[[str], bool]) -> type[RecordingFiles]:
+    """Files of which no operation of a kind is done on such paths."""
 
-    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
-        return None if kind == "sync" else super().do(kind, call, path, *details)
+    class Without(RecordingFiles):
+        def do(self, done: str, call: Any, path: str, *details: Any) -> Any:
+            return (
+                None
+                if done == kind and is_left_out(path)
+                else super().do(done, call, path, *details)
+            )
 
-
-class NoShardSync(RecordingFiles):
-    """The same, of shards only."""
-
-    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
-        if kind == "sync" and "zarr.json" not in path:
-            return None
-        return super().do(kind, call, path, *details)
-
-
-class NoFolderSync(RecordingFiles):
-    """No name of any shard is made safe before the commit that needs it."""
-
-    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
-        if kind == "sync_folder" and ".zarr/" in path:
-            return None
-        return super().do(kind, call, path, *details)
-
-
-class NoRootSync(RecordingFiles):
-    """A commit returns before its name is safe."""
-
-    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
-        if kind == "sync_folder" and path.endswith(".zarr"):
-            return None
-        return super().do(kind, call, path, *details)
-
-
-class NoSyncAbove(RecordingFiles):
-    """The store's own name is never made safe."""
-
-    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
-        if kind == "sync_folder" and path.endswith("today"):
-            return None
-        return super().do(kind, call, path, *details)
+    return Without
 
 
 class InPlace(RecordingFiles):
@@ -174,27 +145,37 @@ class RootBeforeShards(MarkedStore):
         self.blobs.settle(f.name for f in state.schema.stored)
 
 
-class ArraysBeforeRoot(MarkedStore):
-    """Steps 3 and 4 swapped: an array tells of steps that are not committed."""
-
-    def publish(self, state: StoreState, with_shards: bool) -> None:
-        self._write_array_documents(state)
-        super().publish(state, with_shards)
-
-
 @pytest.mark.parametrize(
     ("files", "folder", "found"),
     [
-        (NoDataSync, MarkedStore, "zarr.json is no valid JSON"),
-        (NoShardSync, MarkedStore, "block 0: 0 bytes cannot hold an index"),
-        (NoFolderSync, MarkedStore, "c.0.0.0 is missing"),
-        (NoRootSync, MarkedStore, "zarr.json is missing"),
-        (NoSyncAbove, MarkedStore, "-1 steps are there, expected 0"),
+        # Files get their names before their bytes are safe; the same of shards alone.
+        (without("sync", lambda path: True), MarkedStore, "zarr.json is no valid JSON"),
+        (
+            without("sync", lambda path: "zarr.json" not in path),
+            *(MarkedStore, "block 0: 0 bytes cannot hold an index"),
+        ),
+        # No name of a shard is made safe before its commit; a commit returns before its own name,
+        # and the store's name above it, is.
+        (
+            without("sync_folder", lambda path: ".zarr/" in path),
+            *(MarkedStore, "c.0.0.0 is missing"),
+        ),
+        (
+            without("sync_folder", lambda path: path.endswith(".zarr")),
+            *(MarkedStore, "zarr.json is missing"),
+        ),
+        (
+            without("sync_folder", lambda path: path.endswith("today")),
+            *(MarkedStore, "-1 steps are there, expected 0"),
+        ),
         (InPlace, MarkedStore, "zarr.json is no valid JSON"),
         (RecordingFiles, RootBeforeShards, "c.0.0.0 is missing"),
         (RecordingFiles, ArraysBeforeRoot, "x leads"),
     ],
-    ids=lambda c: getattr(c, "__name__", ""),
+    ids=[
+        *("no data sync", "no shard sync", "no folder sync", "no root sync", "no sync above"),
+        *("in place", "root before shards", "arrays before root"),
+    ],
 )
 def test_a_mistake_is_found(files: type[RecordingFiles], folder: type[Store], found: str) -> None:
     explorer = Explorer(random_states=0)

@@ -15,11 +15,9 @@ pytest.importorskip("obstore")
 
 from mosaic_collect import TrajectoryWriter
 from mosaic_collect.store.commit import Store
-from mosaic_collect.store.metadata import StoreState
 from tests.durability.explorer import LostError
 from tests.durability.figures import count
 from tests.durability.object_states import (
-    MarkedStore,
     ObjectExplorer,
     Put,
     RecordedBlobs,
@@ -28,6 +26,7 @@ from tests.durability.object_states import (
     filled,
     look_at,
 )
+from tests.durability.recording import ArraysBeforeRoot, MarkedStore
 from tests.durability.rig import TINY_ENDS, add_tiny
 from tests.durability.test_crash_states import ending_run, first_run, nothing, short_run
 
@@ -136,14 +135,6 @@ class RootBeforeShards(RecordedBlobs):
         self._kept = []
         self.mark("rest")
         return found
-
-
-class ArraysBeforeRoot(MarkedStore):
-    """An array tells of steps that are not committed."""
-
-    def publish(self, state: StoreState, with_shards: bool) -> None:
-        self._write_array_documents(state)
-        super().publish(state, with_shards)
 
 
 @pytest.mark.parametrize(

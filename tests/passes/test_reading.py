@@ -21,7 +21,6 @@ from mosaic_collect import (
     summarize,
     verify_store,
 )
-from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.look import measure
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.moments import Moments
@@ -75,22 +74,12 @@ def test_the_same_bits(
     assert sum(told) == measure.part_pairs(TrajectoryDataset(made), max_pairs)
 
 
-def test_a_worker_killed_in_the_middle(mortal: DaskEngine, made: str, killing: Killing) -> None:
-    assert_equal(store_statistics(made, progress=killing, engine=mortal), store_statistics(made))
-
-
 def test_of_several_stores(engine: DaskEngine, made: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other.zarr")
     stores.write(other, 12, num_envs=7, falls={3: [1]}, schema=SCHEMA)
     dataset = TrajectoryDataset([made, other])
     assert_equal(store_statistics(dataset, engine=engine), store_statistics(dataset))
     assert failed_ids(dataset.view, engine).tolist() == failed_ids(dataset.view).tolist()
-
-
-def test_damage_travels(engine: DaskEngine, made: str) -> None:
-    stores.flip(os.path.join(made, "image", "c.9.0.0.0"), 2)
-    with pytest.raises(CorruptStoreError, match="image, block 9, chunk 0"):
-        store_statistics(made, engine=engine)
 
 
 def test_counts(engine: DaskEngine, made: str) -> None:
