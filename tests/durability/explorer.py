@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -177,8 +176,3 @@ def disk_after(log: Iterable[tuple[Any, ...]], prefix: int) -> tuple[Disk, int, 
         else:
             disk.apply(operation)
     return disk, least, most
-
-
-def clean(path: str) -> None:
-    """Remove what is at the path, if anything."""
-    shutil.rmtree(path, ignore_errors=True)

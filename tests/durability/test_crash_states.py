@@ -111,11 +111,9 @@ def without(kind: str, is_left_out: Callable[[str], bool]) -> type[RecordingFile
 
     class Without(RecordingFiles):
         def do(self, done: str, call: Any, path: str, *details: Any) -> Any:
-            return (
-                None
-                if done == kind and is_left_out(path)
-                else super().do(done, call, path, *details)
-            )
+            if done == kind and is_left_out(path):
+                return None
+            return super().do(done, call, path, *details)
 
     return Without
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter, WriteError, verify_store
+from mosaic_collect import TrajectoryDataset, WriteError, verify_store
 from mosaic_collect.store import files as seam
 from mosaic_collect.store.posix import PosixBlobs
 from tests.durability.disk import Disk
 from tests.durability.recording import RecordingFiles
+from tests.ranks import record_ranks
 
 CLAIM, DATA = "claims/a.0", b'{"rank": 1}'
+SIZES = {0: (1, 2), 1: (1, 2)}
 
 
 def test_a_power_cut_finds_it_whole_or_absent_and_later_always_there(tmp_path: Path) -> None:
@@ -70,17 +70,8 @@ def test_without_hard_links_it_is_created_by_an_exclusive_rename(
     assert [path.name for path in (tmp_path / "claims").iterdir()] == ["a.0"]
 
 
-def record_ranks(folder: Path) -> None:
-    for rank in (0, 1):
-        schema = Schema.mosaic(3, 2)
-        with TrajectoryWriter(str(folder), schema, 2, rank=rank, world_size=2) as writer:
-            writer.add_step(
-                observations=np.zeros((2, 3), np.float32), actions=np.zeros((2, 2), np.float32)
-            )
-
-
 def test_without_hard_links_there_are_ranks(tmp_path: Path, no_links: None) -> None:
-    record_ranks(tmp_path / "expert")
+    record_ranks(tmp_path / "expert", SIZES)
     assert TrajectoryDataset(tmp_path / "expert").num_steps == 2
     assert verify_store(tmp_path / "expert").ok
 
@@ -97,9 +88,5 @@ def test_where_there_are_no_exclusive_renames_either_that_is_named(
     monkeypatch.setattr(seam.ctypes, "CDLL", Library)
     monkeypatch.setattr(seam.ctypes, "get_errno", lambda: code)
     with pytest.raises(WriteError, match="neither hard links nor exclusive renames"):
-        record_ranks(tmp_path / "expert")
-    assert list(temp_files(tmp_path)) == []
-
-
-def temp_files(folder: Path) -> Iterator[Path]:
-    return folder.rglob(".*.tmp")
+        record_ranks(tmp_path / "expert", SIZES)
+    assert list(tmp_path.rglob(".*.tmp")) == []

@@ -46,7 +46,7 @@ def try_each(run: Callable[[int], int], about: int, spare: int = 0) -> None:
         run(at)
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("mosaic"):
-            thread.join(10)
+            thread.join(300)
             assert not thread.is_alive()
 
 

@@ -171,12 +171,6 @@ class TestLock:
             assert "StoreLockedError" in said
         assert check(store) == 3
 
-    def test_what_is_left_behind_is_zarr(self, store: str) -> None:
-        with open_tiny(store) as writer:
-            add_tiny(writer)
-            assert LOCK_NAME in os.listdir(store)
-        assert sorted(os.listdir(store)) == ["trajectory_id", "valid_mask", "x", "zarr.json"]
-
     @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
     def test_a_file_system_without_locks(
         self,

@@ -259,7 +259,7 @@ class TestProcesses:
             "want = dataset.read('observations').tobytes()\n"
             "child = os.fork()\n"
             "if child == 0:\n"
-            "    signal.alarm(8)\n"
+            "    signal.alarm(200)\n"
             "    os._exit(0 if dataset.read('observations').tobytes() == want else 1)\n"
             "print(os.waitpid(child, 0)[1])\n"
         )

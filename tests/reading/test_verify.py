@@ -202,12 +202,6 @@ def test_an_edited_root_without_its_checksum(made: TrajectoryDataset, field: str
     assert "checksum" in only_problem(made.path)
 
 
-def test_consolidated_arrays_that_contradict_the_state(made: TrajectoryDataset) -> None:
-    place = ("consolidated_metadata", "metadata", "actions", "shape", 0)
-    edit_json(os.path.join(made.path, "zarr.json"), *place, to=lambda steps: steps + 1)
-    assert only_problem(made.path).startswith("zarr.json: the consolidated arrays")
-
-
 def test_a_store_that_zarr_consolidated_is_good(made: TrajectoryDataset) -> None:
     """It copies the arrays' own attributes, one of them with the state's second copy."""
     zarr = pytest.importorskip("zarr")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,11 +207,6 @@ class TestAnew:
         assert at > 20
 
 
-def changed(name: str, **attributes: Any) -> Schema:
-    """The tests' schema with one field changed."""
-    return Schema(tuple(replace(f, **attributes) if f.name == name else f for f in SMALL.fields))
-
-
 class TestMismatch:
     """A resume with other arguments than the store's names each."""
 
@@ -233,22 +227,6 @@ class TestMismatch:
         ):
             assert part in message
         assert contents(store) == before
-
-    @pytest.mark.parametrize(
-        ("schema", "words"),
-        [
-            (Schema.mosaic(3, 3), "actions: expected"),
-            (Schema.mosaic(3, 2, 5), "student_observations: not in the store"),
-            (Schema(SMALL.fields[:2]), "action_mean: expected"),
-            (Schema(SMALL.fields[::-1]), "order: expected"),
-            (changed("action_sigma", default=0.25), "action_sigma: expected.*0.25"),
-            (changed("observations", dtype="float64"), "observations: expected.*float64"),
-        ],
-    )
-    def test_schema(self, store: str, schema: Schema, words: str) -> None:
-        record(store, 2)
-        with pytest.raises(StoreMismatchError, match=words):
-            TrajectoryWriter(store, schema, N, resume=True)
 
     @pytest.mark.parametrize("compressor", ["lz4", "zstd", "none"])
     def test_auto_is_whatever_the_store_has(self, store: str, compressor: str) -> None:

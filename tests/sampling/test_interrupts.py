@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from itertools import islice
 
 import numpy as np
@@ -14,6 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a loa
 
 from mosaic_collect import BatchLoader  # noqa: E402
 from tests.durability.interrupts import Interrupter, below  # noqa: E402
+from tests.helpers import wait_until  # noqa: E402
 from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
@@ -53,10 +53,7 @@ def test_an_interrupt_leaves_nothing_behind(store: str, mode: str) -> None:
         assert np.array_equal(numbers(islice(loader, 27)), want)
         loader.close()
         # A pool that the interrupt left to the garbage collector ends in its own time.
-        deadline = time.monotonic() + 10
-        while set(threading.enumerate()) - threads and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert set(threading.enumerate()) <= threads
+        wait_until(lambda: set(threading.enumerate()) <= threads)
         return interrupter.count
 
     total = run(10**9)

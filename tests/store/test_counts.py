@@ -51,16 +51,6 @@ def test_counts_whatever_was_committed_when(store: str, steps: int, every: int |
     check(store, steps)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 4])
-def test_counts_over_resumes(store: str, stride: int) -> None:
-    open_writer(store, N, block_steps=3).close()
-    for first in range(0, 12, stride):
-        with TrajectoryWriter(store, resume=True) as writer:
-            add_bad(writer, *range(first, first + stride))
-            writer.commit()
-        check(store, first + stride)
-
-
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("commit_seconds", [0.0, None])
 def test_counts_over_many_chunks_and_padding(store: str, commit_seconds: float | None) -> None:

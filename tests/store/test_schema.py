@@ -211,6 +211,9 @@ def test_differences_name_each_field() -> None:
     assert re.search(r"b: expected .*d: not in the store; c: expected .*\(2, 3\).*\(3, 2\)", words)
     assert "a: " not in words
     assert mine.differences(mine) == []
+    for changed in (Field(name="b", default=0.25), Field(name="b", dtype="float64")):
+        (words,) = Schema((A, b)).differences(Schema((A, changed)))
+        assert re.search(r"b: expected .*(0\.25|float64)", words)
     assert "order" in Schema((A, b)).differences(Schema((b, A)))[0]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -117,15 +116,14 @@ def test_shutdown_can_cancel_what_has_not_begun() -> None:
 
     def work() -> int:
         begun.set()
-        go_on.wait(30)
+        go_on.wait(300)
         return 1
 
     pool = WorkerPool(1, "cancelled")
     running, waiting = pool.submit(work), pool.submit(work)
     assert begun.wait(30)
-    start = time.monotonic()
     pool.shutdown(wait=False, cancel_futures=True)
-    assert time.monotonic() - start < 10
+    assert not running.done(), "it did not wait"
     go_on.set()
     assert running.result() == 1
     assert waiting.cancelled()
