@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,17 @@ def edit_state(store: Any, is_sealed: bool = True, **changes: Any) -> None:
     if is_sealed:
         state["checksum"] = checksum(state)
     path.write_text(json.dumps(root))
+
+
+@contextlib.contextmanager
+def memory_within(nbytes: float) -> Iterator[None]:
+    """No more is allocated inside at a time, NumPy's memory included."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def wait_until(condition: Callable[[], Any]) -> None:

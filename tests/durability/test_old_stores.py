@@ -1,4 +1,4 @@
-"""Stores of every released format version open for ever and can be gone on with."""
+"""Stores and exports of every released format version are read for ever; see tests/data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.export.compare import verify_export
+from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading.verify import verify_store
 from tests.data import make
 from tests.helpers import assert_same
@@ -66,3 +68,17 @@ def test_it_is_gone_on_with(old: str, wanted: dict[str, Any]) -> None:
         for name, values in make.row(step).items():
             assert_same(dataset.read(name, step, step + 1)[0], values, name)
     assert verify_store(old).ok
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_an_export_of_format_1(layout: str) -> None:
+    store, path = (os.path.join(make.HERE, name) for name in ("v2-zstd.zarr", f"v1-{layout}.npy"))
+    loaded = np.load(path, allow_pickle=True).item()
+    dataset = TrajectoryDataset(store)
+    mask = dataset.read("valid_mask")
+    for name in ("observations", "targets", "contacts", "trajectory_id"):
+        stored = dataset.read(name)
+        want = stored if layout == "grid" else stored[mask][:, None]
+        np.testing.assert_array_equal(loaded[name], want)
+    assert set(scan_npy(path).arrays) == set(loaded) - {"metadata"}
+    assert verify_export(store, path).ok

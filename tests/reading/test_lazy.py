@@ -203,15 +203,6 @@ def test_a_lazy_array_asks_for_no_more_than_needed() -> None:
     ]
 
 
-def test_what_a_field_of_images_says_of_itself(camera: TrajectoryDataset) -> None:
-    lazy = camera["rgb"]
-    assert (lazy.shape, lazy.ndim, lazy.dtype) == ((T, 3, 4, 3, 2), 5, np.uint8)
-    assert (lazy.size, lazy.nbytes, len(lazy)) == (T * 72, T * 72, T)
-    assert_same(np.asarray(lazy), WANT["rgb"])
-    with pytest.raises(InputError):
-        lazy[0, 0, 0, 0, 0, 0]
-
-
 def test_one_image_is_one_chunk(camera: TrajectoryDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = camera.state.grid("rgb")
     assert (grid.block_steps, grid.chunk_steps, grid.chunks) == (4, 2, 6)

@@ -15,7 +15,6 @@ from mosaic_collect import (
     TrajectoryDataset,
     TrajectoryWriter,
     export_npy,
-    verify_store,
 )
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.npyfile.read import read_npy
@@ -141,12 +140,3 @@ def test_a_motion_id_that_does_not_fit_its_dtype_is_an_error(tmp_path: Path, npy
         export_npy([first, second], npy, fields=["motion_id"])
     assert not Path(npy).exists()
     export_npy([first, second], npy, fields=["actions"])
-
-
-def test_ranks_without_hashes_recorded_no_motion_twice(tmp_path: Path) -> None:
-    ledger = {"motions": [{"path": "a.npz"}], "motion_counts": {"completed": [1]}}
-    for rank in (0, 1):
-        folder = tmp_path / "expert"
-        with TrajectoryWriter(folder, helpers.SMALL, 2, rank=rank, metadata=ledger) as writer:
-            writer.add_step(**helpers.rows(0, 2))
-    assert verify_store(tmp_path / "expert").ok

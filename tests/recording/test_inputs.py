@@ -25,7 +25,8 @@ from tests.helpers import (
 )
 
 N = 4
-SCHEMA = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int32"),))
+IMAGE = Field(name="rgb", dim=(4, 3, 2), dtype="uint8")
+SCHEMA = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int32"), IMAGE))
 F32 = np.float32
 
 
@@ -178,6 +179,9 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("observations", np.zeros((1, N, 3), F32), r"expected shape \(4, 3\), got \(1, 4, 3\)"),
     ("observations", np.zeros((1, 3), F32), r"expected shape \(4, 3\), got \(1, 3\)"),
     ("phase", np.zeros((N, 1), np.int32), r"phase: expected shape \(4,\), got \(4, 1\)"),
+    ("rgb", np.zeros((N, 2, 3, 4), np.uint8), r"rgb: expected shape \(4, 4, 3, 2\), got \(4, 2, 3"),
+    ("rgb", np.zeros((N, 24), np.uint8), r"rgb: expected shape \(4, 4, 3, 2\), got \(4, 24\)"),
+    ("rgb", np.zeros((N, 4, 3, 2), F32), "rgb: expected dtype uint8, got float32"),
     ("actions", np.zeros((N, 2), np.int32), "actions: expected dtype float32, got int32"),
     ("actions", np.zeros((N, 2), bool), "actions: expected dtype float32, got bool"),
     ("actions", np.zeros((N, 2), complex), "actions: expected dtype float32, got complex128"),

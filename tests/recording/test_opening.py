@@ -290,17 +290,6 @@ class TestSpace:
             TrajectoryWriter(store, resume=True, buffer_mb=buffer_mb(1, N))
         assert contents(store) == before
 
-    @pytest.mark.parametrize("blocks", [1, 2])
-    def test_a_ring_of_fewer_than_three_blocks_works(self, store: str, blocks: int) -> None:
-        mb = blocks * SMALL.pair_nbytes * N / 1e6
-        with open_writer(store, N, buffer_mb=mb) as writer:
-            assert writer.block_steps == 1
-            assert writer.ring_nbytes == blocks * SMALL.pair_nbytes * N
-            add(writer, *range(7))
-        with TrajectoryWriter(store, resume=True, buffer_mb=mb) as writer:
-            add(writer, 7, 8)
-        assert_holds(TrajectoryDataset(store), range(9))
-
     def test_no_disk(self, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = SimpleNamespace(f_blocks=1000, f_bavail=1, f_frsize=100)
         monkeypatch.setattr("os.statvfs", lambda _: usage)

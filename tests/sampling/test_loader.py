@@ -8,7 +8,6 @@ import pickle
 import sys
 import threading
 import time
-import tracemalloc
 from itertools import islice
 from typing import Any
 
@@ -292,12 +291,8 @@ def test_moments_take_no_more_memory_for_large_rows_or_a_large_pool(
         for _ in range(64):
             writer.add_step(**rows)
     loader = BatchLoader(store, 8, shuffle_buffer_mb=2000, threads=2)
-    tracemalloc.start()  # knows of NumPy's memory
-    try:
+    with helpers.memory_within(60e6):
         loader.moments("rgb")
-        assert tracemalloc.get_traced_memory()[1] < 60e6
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.gpu
