@@ -35,7 +35,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed; staging on 
 
 from mosaic_collect.recording import cuda  # noqa: E402
 from mosaic_collect.recording.cuda import DeviceStaging  # noqa: E402
-from tests.recording.simulated_streams import DeviceTensor, SimulatedTorch  # noqa: E402
+from tests.recording.simulated_streams import SimulatedTorch  # noqa: E402
+from tests.simulated_streams import DeviceTensor  # noqa: E402
 
 N, S, BLOCKS, SLOTS = 3, 4, 7, 3
 SCHEMA = Schema((Field(name="a", dim=2), Field(name="b", dtype="int64"), Field(name="c", dim=2)))
@@ -375,21 +376,6 @@ def test_resumes_on_the_device(store: str, device: str, stride: int) -> None:
     with TrajectoryWriter(store, resume=True) as writer:  # and on the host again
         add(writer, 12)
     assert_holds(TrajectoryDataset(store), range(13))
-
-
-def test_defaults_and_missing_masks_on_the_device(store: str, device: str) -> None:
-    schema = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int16", default=3),))
-    with open_writer(store, N, schema, block_steps=S, device=device) as writer:
-        for step in range(11):
-            given = rows(step, N, schema)
-            writer.add_step(observations=given["observations"], actions=given["actions"])
-    dataset = TrajectoryDataset(store)
-    for step in range(11):
-        want = rows(step, N, schema)
-        assert_same(dataset.read("action_mean", step, step + 1)[0], want["actions"])
-    assert (dataset.read("action_sigma") == np.float32(0.01)).all()
-    assert (dataset.read("phase") == 3).all()
-    assert dataset.read(VALID_MASK).all()
 
 
 @ALL_STREAMS
