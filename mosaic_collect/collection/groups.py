@@ -68,7 +68,20 @@ def match_groups(
 
     A group that is missing or has another shape is an ``InputError``.
     """
-    return {name: _row(name, shape, dims, first) for name, shape in shapes.items()}
+    read: dict[str, int | tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        found = _row_shape(first, name)
+        if len(shape) == 1 and name in dims:
+            read[name] = dims[name]
+        elif len(shape) != 1 and found == tuple(shape):
+            read[name] = found
+        else:
+            raise InputError(
+                f"observations: the policy reads the group {name!r}; expected rows of "
+                f"{tuple(shape)}, got {found or 'none such'}; there are "
+                f"{', '.join(map(str, first.keys()))}"
+            )
+    return read
 
 
 def flat_fields(read: Groups, dims: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -105,20 +118,6 @@ def row_schema(read: Groups, simulation: Simulation, readers: Iterable[FieldRead
         simulation.num_actions,
         widths.get("student_observations"),
         [field for reader in readers for field in reader.fields if field.name not in widths],
-    )
-
-
-def _row(
-    name: str, shape: tuple[int, ...], dims: Mapping[str, int], first: Observations
-) -> int | tuple[int, ...]:
-    if len(shape) == 1 and name in dims:
-        return dims[name]
-    found = _row_shape(first, name)
-    if len(shape) != 1 and found == tuple(shape):
-        return found
-    raise InputError(
-        f"observations: the policy reads the group {name!r}; expected rows of {tuple(shape)}, got "
-        f"{found or 'none such'}; there are {', '.join(map(str, first.keys()))}"
     )
 
 

@@ -46,13 +46,8 @@ class Perturbation:
 
     Mean and sigma stay the policy's. The standard deviations of noise and pushes are drawn for each
     trajectory, uniformly from 0 to those of ``acting``; each environment is pushed at times of its
-    own. A simulation that cannot do what is asked is refused here.
-
-    Args:
-        policy: Labels all rows, and acts unless the student does.
-        simulation: Steps behind the pushes.
-        acting: Noise, student and pushes.
-        seeds: Seeds of noise and student, and of pushes.
+    own. A simulation that cannot do what is asked is refused here. ``seeds`` are those of noise and
+    student, and of pushes.
     """
 
     def __init__(

@@ -191,8 +191,8 @@ class EpisodeTracker:
         """Extra fields of the next row, ``(N,)`` each."""
         return {}
 
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
-        """Count what ended; returns metadata that are true with these ends only."""
+    def settle(self, result: StepResult, active: torch.Tensor) -> Mapping[str, Any]:
+        """Count what ended of the rows that count; returns metadata that need these ends."""
         return {}
 
 
@@ -208,7 +208,7 @@ class MotionTracker(EpisodeTracker):
         return self.queue.ledger()
 
     def following(self) -> tuple[torch.Tensor, ...]:
-        """Motions, frames, who counts, and who is at its motion's end; copies, ``(N,)`` each.
+        """Motions, frames, and who is at its motion's end; copies, ``(N,)`` each.
 
         Motions and frames are int32. The last are those whose motion ends if they end by time.
         """
@@ -218,10 +218,10 @@ class MotionTracker(EpisodeTracker):
         self._before = self.following()
         return {"motion_id": self._before[0], "motion_frame": self._before[1]}
 
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
+    def settle(self, result: StepResult, active: torch.Tensor) -> Mapping[str, Any]:
         """Count the motions that ended; returns what changed of the ledger."""
-        motions, _, counts, at_end = self._before
-        ended, completed = result.dones & counts, result.time_outs & at_end
+        motions, _, at_end = self._before
+        ended, completed = result.dones & active, result.time_outs & at_end
         if not bool(ended.any()):
             return {}
         for motion, done in zip(motions[ended].tolist(), completed[ended].tolist(), strict=True):

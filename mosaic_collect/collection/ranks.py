@@ -38,7 +38,7 @@ class RankStore:
     ) -> None:
         self.whole, self.rank = whole, rank
         self.local_rank, self.world_size = local_rank, world_size
-        self._destination = Destination(whole, *((rank, world_size) if rank is not None else ()))
+        self._destination = Destination(whole, rank, world_size)
         self.store = self._destination.blobs
 
     @classmethod
@@ -52,7 +52,7 @@ class RankStore:
     @property
     def writer_options(self) -> dict[str, Any]:
         """Options of a ``TrajectoryWriter`` of ``whole`` that name the rank."""
-        return {} if self.rank is None else {"rank": self.rank, "world_size": self.world_size}
+        return {"rank": self.rank, "world_size": self.world_size}
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -81,12 +81,10 @@ class RankStore:
         self._destination.check(None)
         if overwrite and self.rank is not None:
             raise InputError("overwrite: expected only without distributed, for the ranks share it")
-        if overwrite and resume:
-            raise InputError("overwrite: expected it without resume, got both")
         if resume is True and self.rank is not None and Recording.find(self.whole).is_multi_rank:
             resume = AUTO
-        if not goes_on(self.store, resume):
-            # Refuses what is there, before motions are claimed.
+        if overwrite or not goes_on(self.store, resume):
+            # Refuses what is there, before motions are claimed; and to overwrite what is resumed.
             existing_state(self.store, resume, overwrite)
             return None
         known = TrajectoryDataset(self.store)

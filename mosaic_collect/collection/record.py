@@ -22,7 +22,13 @@ import torch
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.groups import find_extras, group_readers, match_groups, row_schema
 from mosaic_collect.collection.perturbed import Perturbation
-from mosaic_collect.collection.protocols import FieldReader, Observations, Policy, Simulation
+from mosaic_collect.collection.protocols import (
+    FieldReader,
+    Observations,
+    Policy,
+    Simulation,
+    StepResult,
+)
 from mosaic_collect.collection.ranks import run_number, run_seeds
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -115,9 +121,17 @@ def record(
         if known is not None:
             _refuse_progress_since(known, writer)
             writer.update_metadata(**told)
-        watches = (pace.note, *([] if on_step is None else [on_step]))
-        health = _Health(simulation, stop_on_nonfinite)
-        _collect(acts, writer, first, readers, max_steps, watches, health)
+        health, observations = _Health(simulation, stop_on_nonfinite), first
+        health.begin(tracker.active())
+        try:
+            while writer.num_steps < max_steps and tracker.has_work():
+                observations = _record_step(acts, writer, observations, readers, health)
+                pace.note(writer)
+                if on_step is not None:
+                    on_step(writer)
+                exit_if_terminated()  # a simulator runs C code, in which Python loses the exception
+        finally:
+            health.end()
     return writer.num_steps
 
 
@@ -171,28 +185,6 @@ def _entry(term: Term) -> dict[str, Any]:
     return entry | ({"columns": [*term.column_names]} if term.column_names else {})
 
 
-def _collect(
-    acts: Perturbation,
-    writer: TrajectoryWriter,
-    first: Observations,
-    readers: Sequence[FieldReader],
-    max_steps: int,
-    watches: Sequence[Watch],
-    health: _Health,
-) -> None:
-    """Record until the store has ``max_steps`` steps or every environment idles."""
-    tracker, observations = acts.simulation.tracker, first
-    health.begin(tracker.active())
-    try:
-        while writer.num_steps < max_steps and tracker.has_work():
-            observations = _record_step(acts, writer, observations, readers, health)
-            for watch in watches:
-                watch(writer)
-            exit_if_terminated()  # a simulator runs C code, in which Python loses the exception
-    finally:
-        health.end()
-
-
 def _record_step(
     acts: Perturbation,
     writer: TrajectoryWriter,
@@ -202,15 +194,13 @@ def _record_step(
 ) -> Observations:
     """Record a row and take its step; returns the next observations."""
     tracker, after_step = acts.simulation.tracker, [r.after for r in readers if r.after is not None]
-    active = tracker.active()
+    active = tracker.active().clone()
     output = acts.act(observations)
     fields: dict[str, torch.Tensor] = {}
     for reader in readers:
         fields |= reader.before(observations)
     fields |= {"actions": output.actions, "action_mean": output.mean, "action_sigma": output.sigma}
-    # Kept apart from what the step changes in place.
-    active = active.clone()
-    if after_step:
+    if after_step:  # kept apart from what the step changes in place
         fields = {name: value.clone() for name, value in fields.items()}
     else:
         health.look(fields, active)
@@ -228,9 +218,9 @@ def _record_step(
         ended,
         failed=result.dones & active & ~result.time_outs,
         truncated=ended & result.time_outs,
-        metadata=tracker.settle(result),
+        metadata=tracker.settle(result, active),
     )
-    health.after(writer.num_steps - 1, active, result.dones, result.time_outs)
+    health.after(writer.num_steps - 1, active, result)
     return result.observations
 
 
@@ -263,13 +253,11 @@ class _Health:
         bad = torch.stack([_nonfinite(fields[name]) & active for name in names])
         self._found = bad, torch.stack([active.sum(), *bad.sum(dim=1), bad.any(dim=0).sum()]), names
 
-    def after(
-        self, step: int, active: torch.Tensor, dones: torch.Tensor, time_outs: torch.Tensor
-    ) -> None:
+    def after(self, step: int, active: torch.Tensor, result: StepResult) -> None:
         """Note that the step that was looked at was recorded under this number, and taken."""
         self._steps += 1
         if self._steps == 1:
-            self._after_first(active, dones & ~time_outs)
+            self._after_first(active, result.dones & ~result.time_outs)
         bad, counts, names = self._found
         rows, *by_field, wrong = counts.tolist()
         self._rows += rows

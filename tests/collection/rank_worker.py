@@ -76,7 +76,7 @@ class QueuedToyTracker(MotionTracker):
 
     def following(self) -> tuple[torch.Tensor, ...]:
         toy = self._simulation
-        return toy.motion.clone(), toy.frame.clone(), self.active(), ~toy.idle
+        return toy.motion.clone(), toy.frame.clone(), ~toy.idle
 
 
 def collect(folder: str, arguments: argparse.Namespace) -> None:

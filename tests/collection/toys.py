@@ -187,7 +187,7 @@ class ToyTracker(EpisodeTracker):
         simulation = self._simulation
         return {"motion_id": simulation.episode, "motion_frame": simulation.frame}
 
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
+    def settle(self, result: StepResult, active: torch.Tensor) -> Mapping[str, Any]:
         self._active.fill_(False)  # its own buffer, of which it may do as it likes
         self.settled.append((result.dones.tolist(), result.time_outs.tolist()))
         return {"settled": len(self.settled)}

@@ -70,12 +70,9 @@ def run_collect(
 ) -> CollectResult:
     """``mosaic_collect.run_collect`` in a registered task of whichever generation is installed.
 
-    Args:
-        options: Options of the collection.
-        on_step: Called with the writer after each step.
-        on_end: Called with the result; behind it Isaac Sim may end the process.
-        flags: Parsed flags of Isaac Lab's launcher; None: those of ``options.launcher``.
-        found: The motions that lie at ``options.motion``, if they were read before.
+    Isaac Sim may end the process behind ``on_end``. ``flags`` are parsed flags of Isaac Lab's
+    launcher; None: those of ``options.launcher``. ``found`` are the motions at ``options.motion``,
+    if they were read before.
     """
     options.check()
     if found is None and options.motion is not None:

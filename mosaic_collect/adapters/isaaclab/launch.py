@@ -90,12 +90,8 @@ class Generation2:
         def take(env_cfg: Any, agent_cfg: Any) -> None:
             found.append((env_cfg, agent_cfg))
 
-        argv, sys.argv = sys.argv, [sys.argv[0], *_NO_FILES, *overrides]
-        try:
-            with refused_by_hydra(overrides):
-                take()
-        finally:
-            sys.argv = argv
+        with command_line(*_NO_FILES, *overrides), refused_by_hydra(overrides):
+            take()
         return found[0]
 
     @contextmanager
@@ -183,14 +179,12 @@ def installed() -> Launch:
 def launcher_flags(launch: Launch, text: str) -> argparse.Namespace:
     """Parse flags of Isaac Lab's launcher out of a text; others have their defaults."""
     parser = argparse.ArgumentParser(prog="--launcher", add_help=False, exit_on_error=False)
-    argv, sys.argv = sys.argv, sys.argv[:1]  # where launchers look, too
     try:
-        launch.add_flags(parser)
-        flags, left = parser.parse_known_args(shlex.split(text))
+        with command_line():  # where launchers look, too
+            launch.add_flags(parser)
+            flags, left = parser.parse_known_args(shlex.split(text))
     except argparse.ArgumentError as error:
         raise InputError(f"launcher: {error}") from error
-    finally:
-        sys.argv = argv
     if left:
         raise InputError(f"launcher: Isaac Lab's launcher does not know {' '.join(left)}")
     return flags
@@ -223,6 +217,16 @@ def check_task(task: str, agent: str | None = None, name: str = "task") -> None:
         )
     if agent is not None and agent not in spec.kwargs:
         raise InputError(f"{name}: {task} has no config for rsl_rl ({agent})")
+
+
+@contextmanager
+def command_line(*words: str) -> Iterator[None]:
+    """Let ``sys.argv`` be these words behind the program's name."""
+    before, sys.argv = sys.argv, [*sys.argv[:1], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextmanager

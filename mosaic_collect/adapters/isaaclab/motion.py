@@ -76,19 +76,20 @@ class MosaicMotionTracker(MotionTracker):
 
     def describe(self) -> Mapping[str, torch.Tensor]:
         """Return the extra fields, and choose who restarts with the step to come."""
-        command = self._command
-        self._refuse_strays(self.active())
-        self._put_back(self.motion_ids[command.motion_end_buf & (self.motion_ids != _NONE)])
+        command, follows = self._command, self.motion_ids != _NONE
+        over = command.motion_end_buf
+        self._refuse_strays(follows & ~over)
+        self._put_back(self.motion_ids[follows & over])
         lengths = command.motion_lengths[command.env_motion_indices]
-        due = (command.time_steps >= lengths - 1) | command.motion_end_buf
+        due = (command.time_steps >= lengths - 1) | over
         if self._limit is not None:
             due |= self._rows + 1 >= self._limit
         # Who has no motion stays as it is.
-        self.restart[:] = due & (self.motion_ids != _NONE)
+        self.restart[:] = due & follows
         return super().describe()
 
     def following(self) -> tuple[torch.Tensor, ...]:
-        return self.motion_ids.clone(), self.frames, self.active(), self.restart.clone()
+        return self.motion_ids.clone(), self.frames, self.restart.clone()
 
     def _refuse_strays(self, active: torch.Tensor) -> None:
         """A command may draw motions of its own at a reset; rows would tell another's."""
@@ -102,11 +103,11 @@ class MosaicMotionTracker(MotionTracker):
                 f"{given}, got {paths[int(found[env])]}"
             )
 
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
+    def settle(self, result: StepResult, active: torch.Tensor) -> Mapping[str, Any]:
         self.restart[:] = False
         self._rows += 1
         self._rows[result.dones] = 0
-        return super().settle(result)
+        return super().settle(result, active)
 
     def assign(self, env_ids: Any) -> None:
         """Give the next motions to environments that are being reset, if any are handed out."""

@@ -136,17 +136,15 @@ class ManagedSimulation(Simulation):
         return found
 
     def disagreement(self, active: torch.Tensor) -> str | None:
-        env = self.env.unwrapped
-        manager = getattr(env, "command_manager", None)  # which not every environment has
-        if manager is None or MOTION not in manager.active_terms:
+        command = self.motion_command
+        if command is None:
             return None
-        return disagreement(manager.get_term(MOTION), env.step_dt, active)
+        return disagreement(command, self.env.unwrapped.step_dt, active)
 
     def failed_by(self, failed: torch.Tensor) -> dict[str, int]:
-        manager = getattr(self.env.unwrapped, "termination_manager", None)
-        if manager is None:
-            return {}
-        counts = {n: int((manager.get_term(n) & failed).sum()) for n in manager.active_terms}
+        manager: Any = getattr(self.env.unwrapped, "termination_manager", None)
+        names = getattr(manager, "active_terms", ())
+        counts = {name: int((manager.get_term(name) & failed).sum()) for name in names}
         return {name: count for name, count in counts.items() if count}
 
     @property
@@ -169,14 +167,18 @@ class ManagedSimulation(Simulation):
         return ""
 
     @property
+    def motion_command(self) -> Any:
+        """The command that follows motions; None: there is none."""
+        manager: Any = getattr(self.env.unwrapped, "command_manager", None)
+        is_there = MOTION in getattr(manager, "active_terms", ())
+        return manager.get_term(MOTION) if is_there else None
+
+    @property
     def asset(self) -> Any:
         """The robot that follows motions, or else the one named "robot"; None: there is none."""
-        env, name = self.env.unwrapped, "robot"
-        manager = getattr(env, "command_manager", None)
-        if manager is not None and MOTION in manager.active_terms:
-            cfg = manager.get_term(MOTION).cfg
-            name = getattr(cfg, "asset_name", getattr(cfg, "entity_name", name))
-        scene = getattr(env, "scene", {})
+        cfg = getattr(self.motion_command, "cfg", None)
+        name = getattr(cfg, "asset_name", getattr(cfg, "entity_name", "robot"))
+        scene = getattr(self.env.unwrapped, "scene", {})
         scene = getattr(scene, "entities", scene)
         return scene[name] if name in scene.keys() else None  # noqa: SIM118  no mapping
 
