@@ -22,24 +22,18 @@ from mosaic_collect.store.view import AUTO, Resume, existing_state, goes_on
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
-class RankStore:
+class RankStore(Destination):
     """Place of a process's recording: a store of its own, or its rank's beside those of others.
 
     Attributes:
-        whole: The store; with a rank, the folder of all ranks.
-        rank: Number of this process among several, from 0 on; None: it is alone.
-        local_rank: Its number among those of its machine.
-        world_size: Number of processes.
-        store: The store of this process.
+        local_rank: Number of this process among those of its machine.
     """
 
     def __init__(
         self, whole: Blobs, rank: int | None = None, local_rank: int = 0, world_size: int = 1
     ) -> None:
-        self.whole, self.rank = whole, rank
-        self.local_rank, self.world_size = local_rank, world_size
-        self._destination = Destination(whole, rank, world_size)
-        self.store = self._destination.blobs
+        super().__init__(whole, rank, world_size)
+        self.local_rank = local_rank
 
     @classmethod
     def of(
@@ -78,17 +72,17 @@ class RankStore:
             StoreError: The store is missing, or exists and should not; or it cannot be read, or
                 does not belong to this folder of ranks.
         """
-        self._destination.check(None)
+        self.check(None)
         if overwrite and self.rank is not None:
             raise InputError("overwrite: expected only without distributed, for the ranks share it")
         if resume is True and self.rank is not None and Recording.find(self.whole).is_multi_rank:
             resume = AUTO
-        if overwrite or not goes_on(self.store, resume):
+        if overwrite or not goes_on(self.blobs, resume):
             # Refuses what is there, before motions are claimed; and to overwrite what is resumed.
-            existing_state(self.store, resume, overwrite)
+            existing_state(self.blobs, resume, overwrite)
             return None
-        known = TrajectoryDataset(self.store)
-        self._destination.check(known.state if known.num_envs else None)
+        known = TrajectoryDataset(self.blobs)
+        self.check(known.state if known.num_envs else None)
         return known
 
     def queue(
@@ -115,7 +109,7 @@ class RankStore:
         Recording.make(self.whole)
         if queue is None or queue.prepare():
             return True
-        if self.store.is_taken() and TrajectoryDataset(self.store).status != COMPLETE:
+        if self.blobs.is_taken() and TrajectoryDataset(self.blobs).status != COMPLETE:
             TrajectoryWriter(self.whole, resume=True, **self.writer_options).close()
         return False
 
@@ -132,10 +126,8 @@ class RankStore:
         # A later run may have another number of ranks; which one this is, the store's folder tells.
         allowed = (*(allowed or ()), "ranks")
         refuse_changes(known, origin, allowed)
-        found = Recording.find(self.whole)
-        for blobs in found.stores.values() if found.is_multi_rank else ():
-            other = TrajectoryDataset(blobs) if blobs.address != self.store.address else None
-            if other is not None and other.num_envs:
+        for _, blobs in self.others():
+            if (other := TrajectoryDataset(blobs)).num_envs:
                 refuse_changes(other, origin, allowed)
                 return
 

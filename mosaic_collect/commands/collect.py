@@ -196,7 +196,7 @@ def watched(
     again = ""
     if values is not None and not options.distributed:
         again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
-    store = RankStore.of(options.output, options.distributed).store.address
+    store = RankStore.of(options.output, options.distributed).blobs.address
     with resumable(store, again), step_bar(options.max_steps, on_first=on_first) as bar:
         collect(bar)
 

@@ -163,7 +163,7 @@ def plan_collection(
     if problems:
         raise InputError("; ".join(problems))
     rank_store = RankStore.of(store, args.distributed, environ)
-    if not args.resume and rank_store.store.is_taken():
+    if not args.resume and rank_store.blobs.is_taken():
         raise StoreExistsError(f"{store} exists: --resume goes on with it, --store names another")
     options = replace(options, checkpoint=named_checkpoint(args))
     most, npy = options.max_trajectories, args.output_path

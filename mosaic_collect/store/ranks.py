@@ -348,15 +348,19 @@ class Destination:
         where: Blobs of the store, or of the folder of ranks.
         rank: Number of the rank; None: the place is one store.
         world_size: Number of ranks now, as far as known.
+
+    Attributes:
+        whole: Blobs of the store, or of the folder of ranks.
+        blobs: Blobs of the store to record into.
     """
 
     def __init__(self, where: Blobs, rank: Any = None, world_size: Any = None) -> None:
         if world_size is not None:
             world_size = whole(world_size, "world_size", 1, MAX_RANK + 1)
         most = MAX_RANK if world_size is None else world_size - 1
-        self._whole, self._world_size = where, world_size
-        self._rank = None if rank is None else whole(rank, "rank", 0, most)
-        self.blobs = where if self._rank is None else where.within(part_name(self._rank))
+        self.whole, self.world_size = where, world_size
+        self.rank = None if rank is None else whole(rank, "rank", 0, most)
+        self.blobs = where if self.rank is None else where.within(part_name(self.rank))
 
     def check(self, state: StoreState | None) -> None:
         """Refuse a place that is not what it is taken for; without a state the store is to come.
@@ -365,16 +369,23 @@ class Destination:
             StoreExistsError: A store is to lie where ranks are, or ranks where a store is.
             StoreMismatchError: The rank's store is of another folder.
         """
-        found, where = Recording.find(self._whole), self._whole.address
-        if self._rank is None:
+        found, where = Recording.find(self.whole), self.whole.address
+        if self.rank is None:
             if found.is_multi_rank:
                 raise StoreExistsError(
                     f"{where}: is a folder of ranks; rank=NUMBER records into it"
                 )
-        elif not found.is_multi_rank and is_ours(self._whole):
+        elif not found.is_multi_rank and is_ours(self.whole):
             raise StoreExistsError(f"{where}: is one store; ranks need a folder of their own")
         elif found.is_multi_rank and state is not None:
-            found.check(part_name(self._rank), state)
+            found.check(part_name(self.rank), state)
+
+    def others(self) -> Iterator[tuple[str, Blobs]]:
+        """Names and blobs of the other ranks' stores."""
+        found = Recording.find(self.whole)
+        for name, blobs in found.stores.items() if found.is_multi_rank else ():
+            if blobs.address != self.blobs.address:
+                yield name, blobs
 
     def join(self, existing: StoreState | None, state: StoreState) -> StoreState:
         """Make the folder of ranks if it is not there, and join it before its store is made.
@@ -385,12 +396,11 @@ class Destination:
         Raises:
             StoreMismatchError: The first other rank's store has other fields; or as of ``check``.
         """
-        if self._rank is None:
+        if self.rank is None:
             return state
         self.check(existing)
-        found = Recording.find(self._whole)
-        for name, blobs in found.stores.items() if found.is_multi_rank else ():
-            other = read_state(blobs) if blobs.address != self.blobs.address else None
+        for name, blobs in self.others():
+            other = read_state(blobs)
             if other is None:
                 continue
             if wrong := other.schema.differences(state.schema):
@@ -399,10 +409,10 @@ class Destination:
                 )
             break
         told = {
-            "of": Recording.make(self._whole).identity,
-            "rank": self._rank,
-            "world_size": self._world_size,
+            "of": Recording.make(self.whole).identity,
+            "rank": self.rank,
+            "world_size": self.world_size,
         }
         # Before its store is made: from now on the others know if that goes missing.
-        self._whole.create(f"{CLAIMS}/{part_name(self._rank)}", json.dumps(told).encode())
+        self.whole.create(f"{CLAIMS}/{part_name(self.rank)}", json.dumps(told).encode())
         return replace(state, metadata={**state.metadata, PART: told})

@@ -127,7 +127,7 @@ def collect_into(
         "checkpoint": file_identity(options.checkpoint),
     }
     rank_store.refuse_changes(known, origin, options.allow_changed)
-    address = rank_store.store.address
+    address = rank_store.blobs.address
     if known is not None and _is_finished(known, options, queue):
         return CollectResult.of(address, known.num_steps, queue, already_complete=True)
     if known is not None and known.num_envs not in (0, num_envs):
