@@ -120,7 +120,7 @@ class Acting:
                 yield f"{name}: expected a finite number from 0 on, got {value}"
         if self.act_share is not None and self.student_path is None:
             yield f"act_share: expected only where a student acts, got {self.act_share}"
-        if not 0 < (_SHARE if self.act_share is None else self.act_share) <= 1:
+        if self.act_share is not None and not 0 < self.act_share <= 1:
             yield f"act_share: expected a share above 0 and up to 1, got {self.act_share}"
         if self.start not in STARTS:
             yield f"start: expected {FIRST} or {RANDOM}, got {self.start!r}"
