@@ -161,7 +161,7 @@ class Watcher:
             known = self._versions.setdefault(name, {})
             listed = dict(enumerate(table.versions(name))) if not known else {}
             whole = len(listed) == table.state.num_blocks
-            for block in range(0 if whole else self._open, table.state.num_blocks):
+            for block in range(self._open, table.state.num_blocks):
                 known[block] = listed[block] if whole else table.find(name, block)
                 if known[block] is None:
                     break  # a state may claim any number of blocks behind one that is missing
@@ -174,9 +174,8 @@ class Watcher:
     def _count_failed(self, table: Table) -> int | None:
         if not table.state.schema.has_ends:
             return None
-        for block in range(table.state.num_blocks):
-            if block >= self._open or block not in self._failed:
-                self._failed[block] = failed_in(table, block)
+        for block in range(self._open, table.state.num_blocks):
+            self._failed[block] = failed_in(table, block)
         return sum(self._failed.values())
 
 
