@@ -191,16 +191,14 @@ class Npy(ExportFormat):
             for block in range(table.state.num_blocks)
             for cell in selection.cells_of(block, field)
         )
-        may_be_nonfinite = plan.layout == GRID and plan.options.allow_nonfinite
-        writer = partial(_PieceWriter, plan, not may_be_nonfinite)
         if engine is not None:
             # A file system of several machines that keeps whole pages would else write them over
             # its neighbours'.
             os.fsync(target.fd)
-            write = writer(partial(opened_elsewhere, target.temp_path))
+            write = _PieceWriter(plan, partial(opened_elsewhere, target.temp_path))
             yield from engine.map(write, _batches(pieces, file), write.require_seen)
             return
-        write, before = writer(lambda: nullcontext(target.fd)), None
+        write, before = _PieceWriter(plan, lambda: nullcontext(target.fd)), None
         pieces, done = tee(pieces)
         written = Engine().map(write, ([piece] for piece in pieces))
         for (field, cell), nbytes in zip(done, written, strict=True):
@@ -326,7 +324,6 @@ class _PieceWriter:
     """
 
     plan: ExportPlan
-    check_finite: bool
     opened: Opened
 
     def __call__(self, batch: Iterable[Piece]) -> int:
@@ -348,15 +345,16 @@ class _PieceWriter:
 
     def _put(self, fd: int, field: str, cell: Cell) -> int:
         """Write the chosen rows of a cell; return the bytes written."""
-        chosen = self.plan.selection.block(cell.block)
-        array = self.plan.file.arrays[field]
+        plan, array = self.plan, self.plan.file.arrays[field]
+        chosen = plan.selection.block(cell.block)
         mine = chosen[cell.at]
         if not mine.any():
             return 0
-        values = self.plan.table.read_cell(field, cell)
+        values = plan.table.read_cell(field, cell)
         rows = values if mine.all() else values[mine]
         rows = exported(rows, array.dtype)
-        if self.check_finite and rows.dtype.kind == "f":
+        may_be_nonfinite = plan.layout == GRID and plan.options.allow_nonfinite
+        if rows.dtype.kind == "f" and not may_be_nonfinite:
             self._check(rows, field, cell.block)
         start, _ = self.place(field, cell.block)
         if cell.shape == chosen.shape:
