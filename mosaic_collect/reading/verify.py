@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -83,12 +83,13 @@ def verify_store(
         StoreNotFoundError, NewerFormatError: Nothing here that could be verified.
         ClusterError: The cluster cannot do the work.
     """
-    start, place = time.monotonic(), Place.of(path)
+    place, total = Place.of(path), _Findings()
     try:
         found = place.find()
     except CorruptStoreError as error:
-        return VerifyReport(place.address, (str(error),), (), 0, 0, time.monotonic() - start)
-    reports, problems, notes = list[VerifyReport](), list[str](), list[str]()
+        total.problems.append(str(error))
+        return total.report(place.address)
+    reports = list[VerifyReport]()
     for one in found:
         states = dict[str, StoreState]()
         for name, blobs in one.stores.items():
@@ -97,26 +98,38 @@ def verify_store(
             if state is not None:
                 states[name] = state
         if one.is_multi_rank:
-            _compare_ranks(one, states, problems, notes)
+            _compare_ranks(one, states, total)
     if place.is_one and not found[0].is_multi_rank:
         return reports[0]
-    problems += [f"{one.path}: {problem}" for one in reports for problem in one.problems]
-    notes += [f"{one.path}: {note}" for one in reports for note in one.notes]
-    return VerifyReport(
-        place.address,
-        tuple(problems[:_MAX_PROBLEMS]),
-        tuple(notes),
-        sum(one.checked for one in reports),
-        sum(one.nbytes for one in reports),
-        time.monotonic() - start,
-    )
+    for report in reports:
+        total.problems += [f"{report.path}: {problem}" for problem in report.problems]
+        total.notes += [f"{report.path}: {note}" for note in report.notes]
+        total.checked += report.checked
+        total.nbytes += report.nbytes
+    return total.report(place.address)
 
 
-def _compare_ranks(
-    found: Recording, states: Mapping[str, StoreState], problems: list[str], notes: list[str]
-) -> None:
+@dataclass
+class _Findings:
+    """What a verification found so far; the attributes are those of its report."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    checked: int = 0
+    nbytes: int = 0
+    start: float = field(default_factory=time.monotonic)
+
+    def report(self, path: str) -> VerifyReport:
+        """The report on a place, as of now."""
+        problems, notes = tuple(self.problems[:_MAX_PROBLEMS]), tuple(self.notes)
+        seconds = time.monotonic() - self.start
+        return VerifyReport(path, problems, notes, self.checked, self.nbytes, seconds)
+
+
+def _compare_ranks(found: Recording, states: Mapping[str, StoreState], total: _Findings) -> None:
     """Add the contradictions between the stores of a multi-rank dataset that can be read."""
-    problems += [f"{name}: a rank joined, and its store is not there" for name in found.missing()]
+    gone = [f"{name}: a rank joined, and its store is not there" for name in found.missing()]
+    total.problems += gone
     recorded = defaultdict[str, list[str]](list)
     for name, state in states.items():
         for motion in ended_motions(state.metadata):
@@ -124,14 +137,14 @@ def _compare_ranks(
         try:
             found.check(name, state)
         except StoreMismatchError as error:
-            problems.append(str(error))
-    problems += [
+            total.problems.append(str(error))
+    total.problems += [
         f"{found.blobs.address}: motion {motion} was recorded by {' and '.join(names)}"
         for motion, names in recorded.items()
         if len(names) > 1
     ]
     if late := never_joined(found, [state.metadata for state in states.values()]):
-        notes.append(f"{', '.join(late)}: ranks that never joined")
+        total.notes.append(f"{', '.join(late)}: ranks that never joined")
 
 
 def _verify_one(
@@ -141,20 +154,18 @@ def _verify_one(
     engine: Engine | None,
 ) -> tuple[VerifyReport, StoreState | None]:
     """Verify a store; its state is None if it cannot be read, or has had no commit."""
-    start, name = time.monotonic(), blobs.address
+    found, view = _Findings(), None
     try:
         view = StoreView.of(blobs, document)
     except CorruptStoreError as error:
-        return VerifyReport(name, (str(error),), (), 0, 0, time.monotonic() - start), None
-    if view is None:
-        note = "killed before its first commit: zero steps"
-        return VerifyReport(name, (), (note,), 0, 0, 0.0), None
-    check, engine = _StoreCheck(view), engine or Engine()
-    check.documents()
-    check.shards(progress or (lambda count: None), engine)
-    problems, notes = tuple(check.problems[:_MAX_PROBLEMS]), tuple(check.notes)
-    seconds = time.monotonic() - start
-    return VerifyReport(name, problems, notes, check.checked, check.nbytes, seconds), view.state
+        found.problems.append(str(error))
+    else:
+        if view is None:
+            found.notes.append("killed before its first commit: zero steps")
+    if view is not None:
+        _check_documents(view, found)
+        _check_shards(view, found, progress or (lambda count: None), engine or Engine())
+    return found.report(blobs.address), None if view is None else view.state
 
 
 def _own(root: Any) -> dict[str, Any]:
@@ -171,99 +182,83 @@ def _own(root: Any) -> dict[str, Any]:
     return {**root, "consolidated_metadata": {**consolidated, "metadata": bare}}
 
 
-class _StoreCheck:
-    """Gathers what is wrong with one store."""
+def _check_documents(view: StoreView, found: _Findings) -> None:
+    """Hold each ``zarr.json`` against what the state would write."""
+    root, state = _json(view), view.state
+    if ATTRIBUTE not in object_in(root, "attributes"):
+        found.problems.append(
+            f"zarr.json: has lost the store's state, which was read from {SPARE}/zarr.json; "
+            "opening the store to write puts it right"
+        )
+    elif _own(root) != _own(json.loads(root_document(state))):
+        found.problems.append("zarr.json: the consolidated arrays contradict the store's state")
+    added = sorted([*state.foreign_attributes, *state.foreign_arrays])
+    if added:
+        names = ", ".join(added[:8])
+        found.notes.append(f"zarr.json: attributes or arrays that others added: {names}")
+    for name in view.grids:
+        _check_array_document(view, name, found)
+    if found.problems and read_state(view.blobs) != state:
+        found.problems.clear()
+        found.notes.append("a writer is at work: the zarr.json documents were not compared")
 
-    def __init__(self, view: StoreView) -> None:
-        self._view, self._state = view, view.state
-        self.problems: list[str] = []
-        self.notes: list[str] = []
-        self.checked = self.nbytes = 0
-        self._counts = Counter[str]()  # per field, pairs that the metadata count, too
 
-    def documents(self) -> None:
-        """Hold each ``zarr.json`` against what the state would write."""
-        root = self._json()
-        if ATTRIBUTE not in object_in(root, "attributes"):
-            self.problems.append(
-                f"zarr.json: has lost the store's state, which was read from {SPARE}/zarr.json; "
-                "opening the store to write puts it right"
-            )
-        elif _own(root) != _own(json.loads(root_document(self._state))):
-            self.problems.append("zarr.json: the consolidated arrays contradict the store's state")
-        added = sorted([*self._state.foreign_attributes, *self._state.foreign_arrays])
-        if added:
-            names = ", ".join(added[:8])
-            self.notes.append(f"zarr.json: attributes or arrays that others added: {names}")
-        for name in self._view.grids:
-            self._array_document(name)
-        if self.problems and read_state(self._view.blobs) != self._state:
-            self.problems.clear()
-            self.notes.append("a writer is at work: the zarr.json documents were not compared")
+def _check_array_document(view: StoreView, name: str, found: _Findings) -> None:
+    document, committed = _json(view, name), view.state.committed_steps
+    shape = document.get("shape") if isinstance(document, dict) else None
+    steps = shape[0] if isinstance(shape, list) and shape else None
+    if type(steps) is not int or not 0 <= steps <= committed:
+        found.problems.append(f"{name}/zarr.json: missing, damaged, or ahead of the store")
+        return
+    lagging, told = replace(view.state, committed_steps=steps), object_in(document, "attributes")
+    # Its attributes are others', but for the spare copy of the state.
+    if {**document, "attributes": {}} != array_metadata(lagging, name):
+        found.problems.append(f"{name}/zarr.json: contradicts the store's state")
+    elif name == SPARE and ATTRIBUTE not in told:
+        found.problems.append(f"{name}/zarr.json: lacks its copy of the store's state")
+    elif steps < committed:
+        found.notes.append(
+            f"{name}/zarr.json lags at step {steps}: a writer is at work or was killed"
+            "; opening to write mends"
+        )
 
-    def shards(self, progress: Callable[[int], object], engine: Engine) -> None:
-        """Check every committed shard, field by field and block by block in order."""
-        missing, _ = looked_through(self._view.blobs, self._state, _MAX_PROBLEMS)
-        if len(missing) == _MAX_PROBLEMS:
-            # Not damage but a lie, perhaps of more blocks than could be looked at.
-            self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
-            return
-        shards = list(product(self._view.grids, range(self._state.num_blocks)))
-        looks = engine.map(partial(_look, self._view), shards, self._view.require_seen)
-        for (name, _block), (problems, nbytes, count) in zip(shards, looks, strict=True):
-            self.problems += problems
-            self.checked += 1
-            self.nbytes += nbytes
-            self._counts[name] += count
-            progress(1)
-        self._totals()
-        self.problems += trajectory_problems(self._view, engine)
-        for name in self._view.grids:
-            self._leftovers(name)
 
-    def _totals(self) -> None:
-        """Hold the counts against the metadata; after damage they cannot agree, nor need they."""
-        if self.problems:
-            return
-        for name, told in {VALID_MASK: self._state.num_valid, **self._state.nonfinite}.items():
-            if self._counts[name] != told:
+def _json(view: StoreView, folder: str = "") -> Any:
+    try:
+        return json.loads(read_document(view.blobs, folder) or b"null")
+    except (OSError, CorruptStoreError, ValueError, RecursionError):
+        return None
+
+
+def _check_shards(
+    view: StoreView, found: _Findings, progress: Callable[[int], object], engine: Engine
+) -> None:
+    """Check every committed shard, field by field and block by block in order."""
+    state, counts = view.state, Counter[str]()
+    missing, _ = looked_through(view.blobs, state, _MAX_PROBLEMS)
+    if len(missing) == _MAX_PROBLEMS:
+        # Not damage but a lie, perhaps of more blocks than could be looked at.
+        found.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
+        return
+    shards = list(product(view.grids, range(state.num_blocks)))
+    looks = engine.map(partial(_look, view), shards, view.require_seen)
+    for (name, _block), (problems, nbytes, count) in zip(shards, looks, strict=True):
+        found.problems += problems
+        found.checked += 1
+        found.nbytes += nbytes
+        counts[name] += count
+        progress(1)
+    if not found.problems:  # after damage the counts cannot agree, nor need they
+        for name, told in {VALID_MASK: state.num_valid, **state.nonfinite}.items():
+            if counts[name] != told:
                 pairs = "valid pairs" if name == VALID_MASK else "non-finite pairs"
-                found = f"{self._counts[name]} {pairs}"
-                self.problems.append(f"{name}: {found}, metadata says {told}")
-
-    def _json(self, folder: str = "") -> Any:
-        try:
-            return json.loads(read_document(self._view.blobs, folder) or b"null")
-        except (OSError, CorruptStoreError, ValueError, RecursionError):
-            return None
-
-    def _array_document(self, name: str) -> None:
-        found = self._json(name)
-        shape = found.get("shape") if isinstance(found, dict) else None
-        steps = shape[0] if isinstance(shape, list) and shape else None
-        if type(steps) is not int or not 0 <= steps <= self._state.committed_steps:
-            self.problems.append(f"{name}/zarr.json: missing, damaged, or ahead of the store")
-            return
-        lagging, told = replace(self._state, committed_steps=steps), object_in(found, "attributes")
-        # Its attributes are others', but for the spare copy of the state.
-        if {**found, "attributes": {}} != array_metadata(lagging, name):
-            self.problems.append(f"{name}/zarr.json: contradicts the store's state")
-        elif name == SPARE and ATTRIBUTE not in told:
-            self.problems.append(f"{name}/zarr.json: lacks its copy of the store's state")
-        elif steps < self._state.committed_steps:
-            self.notes.append(
-                f"{name}/zarr.json lags at step {steps}: a writer is at work or was killed"
-                "; opening to write mends"
-            )
-
-    def _leftovers(self, name: str) -> None:
-        grid, blocks = self._view.grids[name], range(self._state.num_blocks)
-        known = {grid.shard_name(b) for b in blocks} | {DOCUMENT}
-        others = [n for n in self._view.blobs.names(name) if n not in known]
-        if others:
-            self.notes.append(
-                f"{name}: {len(others)} files past the last commit, {others[0]} first"
-            )
+                found.problems.append(f"{name}: {counts[name]} {pairs}, metadata says {told}")
+    found.problems += trajectory_problems(view, engine)
+    for name, grid in view.grids.items():
+        known = {grid.shard_name(b) for b in range(state.num_blocks)} | {DOCUMENT}
+        if others := [n for n in view.blobs.names(name) if n not in known]:
+            words = f"{len(others)} files past the last commit, {others[0]} first"
+            found.notes.append(f"{name}: {words}")
 
 
 def _look(view: StoreView, shard_of: tuple[str, int]) -> tuple[list[str], int, int]:

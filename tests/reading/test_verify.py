@@ -15,7 +15,8 @@ import pytest
 
 from mosaic_collect import Field, TrajectoryDataset
 from mosaic_collect.errors import NewerFormatError, StoreNotFoundError
-from mosaic_collect.reading.verify import VerifyReport, _StoreCheck, verify_store
+from mosaic_collect.reading import verify
+from mosaic_collect.reading.verify import VerifyReport, verify_store
 from mosaic_collect.store.metadata import ATTRIBUTE
 from tests import helpers
 from tests.export import stores
@@ -293,14 +294,14 @@ def test_a_store_that_is_being_written_is_not_called_damaged(
     writer = helpers.open_writer(store)
     helpers.add(writer, 0)
     writer.commit()
-    inner = _StoreCheck.documents
+    inner = verify._check_documents
 
-    def later(self: _StoreCheck) -> None:
+    def later(*of_store: Any) -> None:
         helpers.add(writer, 1)
         writer.commit()
-        inner(self)
+        inner(*of_store)
 
-    monkeypatch.setattr(_StoreCheck, "documents", later)
+    monkeypatch.setattr(verify, "_check_documents", later)
     report = verify_store(store)
     writer.close()
     assert report.ok, report.problems
