@@ -208,9 +208,9 @@ def alike_notes(stores: Told) -> Iterator[str]:
         silent = [path for path, told in stores.items() if told.get(name) is None]
         if 0 < len(silent) < len(stores):
             yield f"not all stores say their {name}: {', '.join(silent)} may be of another"
-    checkpoints = {path: _hash(told) for path, told in stores.items() if _hash(told) is not None}
-    if len({*checkpoints.values()}) > 1:
-        yield f"the stores are of {len({*checkpoints.values()})} checkpoints"
+    checkpoints = {_checkpoint_hash(told) for told in stores.values()} - {None}
+    if len(checkpoints) > 1:
+        yield f"the stores are of {len(checkpoints)} checkpoints"
 
 
 def _is_unfinished(store: OpenedStore) -> bool:
@@ -278,6 +278,6 @@ def _words(value: Any) -> str:
     return shown(", ".join(f"{shown(k)}: {shown(v)}" for k, v in value.items()) or "nothing")
 
 
-def _hash(told: Mapping[str, Any]) -> Any:
+def _checkpoint_hash(told: Mapping[str, Any]) -> str | None:
     file = told.get(_CHECKPOINT)
     return str(file.get("sha256")) if isinstance(file, Mapping) else None

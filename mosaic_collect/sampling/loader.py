@@ -160,7 +160,7 @@ class BatchLoader(IterableDataset[Batch]):
         self._shared = SharedState()
 
     def __repr__(self) -> str:
-        address, mode = self._source.address, self._options.mode
+        address, mode = self._source.tiles.table.address, self._options.mode
         return f"<BatchLoader {address}: {self.num_pairs} pairs, {mode}>"
 
     @property
@@ -310,20 +310,22 @@ class BatchLoader(IterableDataset[Batch]):
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        yield from self._run(rest_of_epoch, worker, workers)
+        yield from self._run(worker, workers)
         self._position = Position(epoch=self._position.epoch + 1)
 
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
         while True:  # it begins anew where it is when there is more to draw from
-            yield from self._run(rest_of_stream, worker, workers)
+            yield from self._run(worker, workers)
 
-    def _run(self, rest: Any, worker: int, workers: int) -> Iterator[Batch]:
+    def _run(self, worker: int, workers: int) -> Iterator[Batch]:
+        is_stream = self._options.mode == STREAM
+        rest = rest_of_stream if is_stream else rest_of_epoch
         made = rest(self._begin(worker, workers), self._options, self._position)
         for batch, position in self._runner.run(made, self._batch_nbytes):
             self._position = position
             yield self._handed(batch)
             del batch  # or it could not be used again
-            if self._source.is_stale and self._options.mode == STREAM:
+            if self._source.is_stale and is_stream:
                 break
 
     @property

@@ -59,37 +59,29 @@ class PairSource:
     """The steps of stores that are drawn from, and their tiles; the same until it looks again.
 
     Attributes:
-        views: Snapshots of the stores; in folders of ranks only of those that have steps.
         committed: Steps of each store that are seen.
-        tiles: Tiles of the chosen pairs, for an iteration without workers.
+        tiles: Tiles of the chosen pairs, for an iteration without workers. The parts of their table
+            are snapshots of the stores; in folders of ranks only of those that have steps.
         is_stale: Whether it is to look again.
     """
 
-    views: list[StoreView]
     committed: list[int]
     tiles: Tiles
-    _of_workers: tuple[int, Tiles] | None
+    _tiles_for: dict[int, Tiles]
 
     def __init__(self, stores: Stores, options: LoaderOptions) -> None:
         self._named, self._options = named(stores), options
         self.is_stale = False
         self._wanted: Sequence[int] | None = None
-        views = self._open()
+        views = open_views(self._named, options.allow_incomplete)
         self._kept = _kept(options.trajectories, views)
         self._see(views, None, "committed")
 
-    @property
-    def address(self) -> str:
-        """Addresses of all stores."""
-        return ", ".join(view.address for view in self.views)
-
     def tiles_for(self, workers: int) -> Tiles:
         """The tiles when so many workers share the pool."""
-        if workers == 1:
-            return self.tiles
-        if self._of_workers is None or self._of_workers[0] != workers:
-            self._of_workers = workers, self.tiles.for_workers(workers)
-        return self._of_workers[1]
+        if workers not in self._tiles_for:
+            self._tiles_for = {1: self.tiles, workers: self.tiles.for_workers(workers)}
+        return self._tiles_for[workers]
 
     def request(self, committed: Sequence[int] | None) -> None:
         """Have it look again when nothing is being drawn: at so many steps, or at all."""
@@ -102,7 +94,7 @@ class PairSource:
             InputError: There are fewer steps.
         """
         wanted, self._wanted, self.is_stale = self._wanted, None, False
-        self._see(self._open(refreshed=True), wanted, "committed")
+        self._see(self._open_again(), wanted, "committed")
 
     def with_options(self, options: LoaderOptions) -> PairSource:
         """The same pairs for other batches; options that choose pairs must be the same.
@@ -119,6 +111,7 @@ class PairSource:
     def state(self, position: Position | None = None) -> dict[str, Any]:
         """All that the batches to come depend on, as plain numbers and names."""
         chosen = self._options.as_json()
+        states = [part.state for part in self.tiles.table.parts]
         return {
             "version": _VERSION,
             "options": {
@@ -128,10 +121,10 @@ class PairSource:
                 "motions": chosen.get("motions"),
                 "trajectories": _digest(self._kept),
             },
-            "stores": [view.state.identity for view in self.views],
+            "stores": [state.identity for state in states],
             "fields": [f.name for f in self.tiles.fields],
             "committed": self.committed,
-            "next_ids": [view.state.next_trajectory_id for view in self.views],
+            "next_ids": [state.next_trajectory_id for state in states],
             "num_pairs": self.tiles.num_pairs,
             "num_tiles": len(self.tiles.tiles),
             "position": asdict(position or Position()),
@@ -163,12 +156,12 @@ class PairSource:
 
     def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> PairSource:
         """These stores alone, with as many steps and ids as there were."""
-        there = {view.state.identity: view for view in self.views}
+        there = {view.state.identity: view for view in self.tiles.table.parts}
         if any(
             name not in there or there[name].state.committed_steps < steps
             for name, (steps, _next_id) in stores.items()
         ):
-            there = {view.state.identity: view for view in self._open(refreshed=True)}
+            there = {view.state.identity: view for view in self._open_again()}
         known = [(there[name], *seen) for name, seen in stores.items() if name in there]
         if not known:
             return self
@@ -184,8 +177,8 @@ class PairSource:
         other._see(views, [steps for _view, steps, _next_id in known], "state")
         return other
 
-    def _open(self, refreshed: bool = False) -> list[StoreView]:
-        return open_views(self._named, self._options.allow_incomplete, refreshed)
+    def _open_again(self) -> list[StoreView]:
+        return open_views(self._named, self._options.allow_incomplete, refreshed=True)
 
     def _see(self, views: list[StoreView], committed: Sequence[int] | None, name: str) -> None:
         there = [view.state.committed_steps for view in views]
@@ -195,8 +188,7 @@ class PairSource:
         tiles = self._select(views, None if wanted == there else wanted)
         if self._options.mode == EPOCHS:
             rank_share(tiles.num_pairs, self._options)
-        self.views, self.committed, self.tiles = views, wanted, tiles
-        self._of_workers = None
+        self.committed, self.tiles, self._tiles_for = wanted, tiles, {1: tiles}
 
     def _select(self, views: Sequence[StoreView], committed: Sequence[int] | None) -> Tiles:
         """The tiles of the chosen pairs: one pass over the masks, if any pair is left out."""

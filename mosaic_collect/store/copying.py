@@ -100,7 +100,8 @@ def copy_store(
     """
     start, workers = time.monotonic(), thread_count(threads)
     origin, goal = blobs_at(source, "source"), blobs_at(target, "target")
-    found, counts = Recording.find(origin), Counter[str]()
+    found = Recording.find(origin)
+    counts = Counter(num_steps=0, copied=0, kept=0, nbytes=0)
     unborn, foreign = [], []
 
     def count(nbytes: int | None) -> None:
@@ -126,12 +127,9 @@ def copy_store(
     return CopyReport(
         source=origin.address,
         target=goal.address,
-        num_steps=counts["num_steps"],
-        copied=counts["copied"],
-        kept=counts["kept"],
-        nbytes=counts["nbytes"],
         seconds=time.monotonic() - start,
         notes=(*unborn, *foreign),
+        **counts,
     )
 
 

@@ -117,7 +117,6 @@ def _said(text: str) -> str:
     return " ".join([*text.split(), *(code.groups() if code else ())])
 
 
-Send = Callable[[Any, Callable[[], None]], None]
 #: What opening a blob reads of it: small ones whole, of shards the label.
 _HEAD_NBYTES = 64 << 10
 
@@ -167,8 +166,8 @@ class ObjectBlob:
 class ObjectUpload:
     """An object on its way, in a nameless file in memory that another process may write, too."""
 
-    def __init__(self, address: str, send: Send) -> None:
-        self.address, self._send = address, send
+    def __init__(self, blobs: ObjectBlobs, key: str) -> None:
+        self._blobs, self._key, self.address = blobs, key, f"{blobs.address}/{key}"
         self._fd = _nameless()
         self.nbytes = 0
 
@@ -182,7 +181,7 @@ class ObjectUpload:
     def finish(self) -> None:
         """Begin to send it; ``settle`` waits."""
         mapped = mmap.mmap(self._fd, self.nbytes, access=mmap.ACCESS_READ)
-        self._send(memoryview(mapped), self.abandon)
+        self._blobs.send(self._key, memoryview(mapped), self.abandon)
 
     def abandon(self) -> None:
         fd, self._fd = self._fd, -1
@@ -309,7 +308,7 @@ class ObjectBlobs(Blobs):
         return ObjectBlob(self, key)
 
     def upload(self, key: str, also: Iterable[str] = ()) -> ObjectUpload:
-        return ObjectUpload(f"{self.address}/{key}", partial(self.send, key))
+        return ObjectUpload(self, key)
 
     def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         for future in [self._start(self._put, *document) for document in documents.items()]:
