@@ -269,19 +269,18 @@ def file_metadata(plan: ExportPlan) -> dict[str, Any]:
 
 def _notes_of_ids(table: Table, names: Collection[str]) -> Iterator[str]:
     """Note how the ids of several stores became unique."""
-    numbered = [(p.address, n) for p, n in zip(table.parts, table.numberings, strict=True)]
     if TRAJECTORY_ID in names:
-        for address, numbering in numbered[1:]:
-            raised = f"its own and {numbering.first_id} more, to be unique"
-            yield f"{TRAJECTORY_ID}: those of {address} are {raised}"
+        for part in table.parts[1:]:
+            raised = f"its own and {part.numbering.first_id} more, to be unique"
+            yield f"{TRAJECTORY_ID}: those of {part.address} are {raised}"
     if MOTION_ID not in names:
         return
-    if any(numbering.changes(MOTION_ID) for numbering in table.numberings):
+    if any(part.numbering.changes(MOTION_ID) for part in table.parts):
         yield (
-            f"{MOTION_ID}: numbered through {table.numberings[0].num_motions} motions of all "
+            f"{MOTION_ID}: numbered through {table.parts[0].numbering.num_motions} motions of all "
             "stores; the file's metadata hold the new ids of each store under motion_ids"
         )
-    unnamed = [address for address, numbering in numbered if not numbering.motions]
+    unnamed = [part.address for part in table.parts if not part.numbering.motions]
     if unnamed:
         yield (
             f"{MOTION_ID}: the metadata of {', '.join(unnamed)} name no motions, so one id of "

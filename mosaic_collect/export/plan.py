@@ -250,11 +250,11 @@ class ExportPlan:
         stores = [
             {
                 "path": part.address,
-                "first_trajectory_id": numbering.first_id,
-                "motion_ids": list(numbering.motions),
+                "first_trajectory_id": part.numbering.first_id,
+                "motion_ids": list(part.numbering.motions),
                 **_describe_store(part.state),
             }
-            for part, numbering in zip(self.table.parts, self.table.numberings, strict=True)
+            for part in self.table.parts
         ]
         return {**told, "stores": stores}
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection, Split
-from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.reading.table import Cell, Part, Table
 from mosaic_collect.reading.trajectories import Ints, Traced, trace
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
 from mosaic_collect.store.workers import WorkerPool, in_order
@@ -79,7 +79,8 @@ class TrajectoryRows:
     def of(cls, table: Table, selection: Selection, fields: Sequence[Field]) -> TrajectoryRows:
         """Find the trajectories: a pass over ids and ends."""
         traced = trace(table, selection=selection)
-        store = np.searchsorted(table.first_steps, traced["first"], side="right")
+        firsts = [part.numbering.first_step for part in table.parts]
+        store = np.searchsorted(firsts, traced["first"], side="right")
         traced = traced[np.lexsort((traced["first"], traced["env"], store))]
         # A damaged chunk that is left out may cut a trajectory in two.
         starts = np.flatnonzero(np.diff(traced["id"], prepend=-1))
@@ -123,15 +124,15 @@ class TrajectoryRows:
     def on_side(self, split: Split) -> NDArray[np.bool_]:
         """Whether each trajectory is on a side of a split."""
         found, chosen = self.trajectories, np.zeros(len(self.trajectories), np.bool_)
-        for at, part in enumerate(self.table.parts):
-            mine, own_ids = self._in_store(at), found["id"] - self.table.numberings[at].first_id
+        for part in self.table.parts:
+            mine, own_ids = self._in_store(part), found["id"] - part.numbering.first_id
             chosen[mine] = split.holds(part.state.identity, own_ids[mine])
         return chosen
 
-    def _in_store(self, at: int) -> NDArray[np.bool_]:
+    def _in_store(self, part: Part) -> NDArray[np.bool_]:
         """Whether each trajectory is of a store."""
-        first = self.table.first_steps[at]
-        behind = first + self.table.parts[at].state.committed_steps
+        first = part.numbering.first_step
+        behind = first + part.state.committed_steps
         return (self.trajectories["first"] >= first) & (self.trajectories["first"] < behind)
 
     def _filled(self, what: tuple[range, list[_Request]]) -> Batch:
@@ -147,15 +148,15 @@ class TrajectoryRows:
         most = max(1, nbytes // (self.row_nbytes + _BESIDE_NBYTES))
         widest = max(self.fields, key=lambda f: f.row_nbytes).name
         first = 0
-        for at, part in enumerate(self.table.parts):
-            found, mine = self.trajectories, self._in_store(at)
+        for part in self.table.parts:
+            found, mine = self.trajectories, self._in_store(part)
             counts = np.zeros(part.state.num_envs, np.int64)
             np.add.at(counts, found["env"][mine], found["valid"][mine])
             rows = first + np.cumsum(counts) - counts
             for envs in _groups(counts, most, part.grids[widest].chunk_envs):
                 requests: list[_Request] = []
                 for block in range(part.state.num_blocks):
-                    block += self.table.first_blocks[at]
+                    block += part.numbering.first_block
                     here = self.selection.block(block)[:, envs.start : envs.stop].sum(axis=0)
                     if here.any():
                         requests += self._requests(block, envs, names, rows)

@@ -158,11 +158,12 @@ class _Copy(Source):
         kept = traced[np.isin(traced["id"], trace(table, selection=selection)["id"])]
         kept = kept[np.lexsort((kept["env"], kept["first"]))]
         self.num_left_out = len(traced) - len(kept)
-        part = np.searchsorted(table.first_steps, kept["first"], side="right") - 1
+        first_steps = np.array([part.numbering.first_step for part in table.parts])
+        part = np.searchsorted(first_steps, kept["first"], side="right") - 1
         # Steps of the sources, counted through them.
         asked = slice(None) if options.steps is None else options.steps
         spans = [asked_steps(asked, view.state.committed_steps) for view in table.parts]
-        offset = np.array(table.first_steps)[part]
+        offset = first_steps[part]
         self._first = np.maximum(kept["first"], np.array([s.start for s in spans])[part] + offset)
         stop = np.minimum(kept["last"] + 1, np.array([s.stop for s in spans])[part] + offset)
         blocks = range(table.state.num_blocks)
@@ -310,10 +311,10 @@ def _origin(table: Table, options: Options, left: dict[str, int]) -> dict[str, A
             "path": part.address,
             "identity": part.state.identity,
             "steps": part.state.committed_steps,
-            "first_trajectory_id": numbering.first_id,
-            "motion_ids": list(numbering.motions),
+            "first_trajectory_id": part.numbering.first_id,
+            "motion_ids": list(part.numbering.motions),
         }
-        for part, numbering in zip(table.parts, table.numberings, strict=True)
+        for part in table.parts
     ]
     earlier = table.state.metadata.get(COPIED_FROM)
     before = {} if earlier is None else {COPIED_FROM: earlier}

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import analysis_by, thread_count
 from mosaic_collect.errors import FieldNotFoundError, InputError, StoreNotFoundError
 from mosaic_collect.reading.lazy import LazyArray
-from mosaic_collect.reading.numbering import IDS, Numbering
+from mosaic_collect.reading.numbering import IDS
 from mosaic_collect.reading.store_set import OpenedStore, StoreSet
 from mosaic_collect.reading.summary import card
-from mosaic_collect.reading.table import Table
+from mosaic_collect.reading.table import Part, Table
 from mosaic_collect.reading.terms import Term, find_term, parse_terms
 from mosaic_collect.reading.trajectories import Trajectories, Trajectory, trace
 from mosaic_collect.store.blobs import Blobs
@@ -364,8 +364,9 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
                 out[f"next_{name}"] = after[chosen]
             return {**out, "has_next": (follows | ended)[chosen]}
 
-        for part, first in zip(table.parts, table.first_blocks, strict=True):
+        for part in table.parts:
             last: dict[range, dict[str, NDArray[Any]]] = {}
+            first = part.numbering.first_block
             for block in range(first, first + part.state.num_blocks):
                 for cell in table.cells_of(block, names):
                     rows = {name: table.read_cell(name, cell) for name in names}
@@ -496,16 +497,16 @@ def _join_labelled(datasets: Sequence[Any], view: Table) -> Any:
     import xarray
 
     numbered = [
-        data.assign({name: _renumbered(data[name], numbering) for name in IDS if name in data})
-        for data, numbering in zip(datasets, view.numberings, strict=True)
+        data.assign({name: _renumbered(data[name], part) for name in IDS if name in data})
+        for data, part in zip(datasets, view.parts, strict=True)
     ]
     names = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
     joined = xarray.concat(numbered, "step", combine_attrs="drop_conflicts", **names)
     return joined.assign_coords(step=np.arange(view.state.committed_steps))
 
 
-def _renumbered(array: Any, numbering: Numbering) -> Any:
-    return array.copy(data=array.data.map_blocks(partial(numbering.apply, array.name)))
+def _renumbered(array: Any, part: Part) -> Any:
+    return array.copy(data=array.data.map_blocks(partial(part.numbering.apply, array.name)))
 
 
 def _unfit(state: StoreState, among_others: bool) -> list[str]:

@@ -1,6 +1,7 @@
-"""Trajectory ids and motion ids of several stores, numbered so that each id has one meaning.
+"""Steps, trajectories and motions of several stores, numbered so that each number has one meaning.
 
     store            a.zarr            b.zarr
+    steps            0 1 2 3           0 1          become 4 5: behind those of a.zarr
     trajectories     0 1 2             0 1          become 3 4: behind those of a.zarr
     motions          walk run          run jump     become 1 2: those of a.zarr, then the new ones
 
@@ -33,14 +34,18 @@ _MOTIONS, _COUNTS = "motions", "motion_counts"
 
 @dataclass(frozen=True)
 class Numbering:
-    """Ids of one store among those of several.
+    """Numbers of one store among those of several.
 
     Attributes:
+        first_step: Number to add to each step.
+        first_block: Number to add to each block.
         first_id: Number to add to each trajectory id.
         motions: New id of each motion that the store's metadata name.
         num_motions: Number of motions that the stores name together.
     """
 
+    first_step: int = 0
+    first_block: int = 0
     first_id: int = 0
     motions: tuple[int, ...] = ()
     num_motions: int = 0
@@ -76,25 +81,18 @@ class Numbering:
 
 
 def number_stores(states: Sequence[StoreState]) -> list[Numbering]:
-    """Number the trajectories and motions of several stores.
-
-    Args:
-        states: The stores' states, in order.
-    """
-    firsts = accumulate((state.next_trajectory_id for state in states), initial=0)
+    """Number the steps, blocks, trajectories and motions of several stores, in their order."""
+    steps = accumulate((state.committed_steps for state in states), initial=0)
+    blocks = accumulate((state.num_blocks for state in states), initial=0)
+    ids = accumulate((state.next_trajectory_id for state in states), initial=0)
     each = [list(_keys(state.metadata)) for state in states]
     number = {key: i for i, key in enumerate(dict.fromkeys(key for keys in each for key in keys))}
-    return [
-        Numbering(first, tuple(number[key] for key in keys), len(number))
-        for first, keys in zip(firsts, each, strict=False)
-    ]
+    motions = (tuple(number[key] for key in keys) for keys in each)
+    return [Numbering(*of, len(number)) for of in zip(steps, blocks, ids, motions, strict=False)]
 
 
 def join_motions(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join the motions that stores name, and how often each was recorded.
-
-    Args:
-        metadata: The stores' metadata, in order.
+    """Join the motions that stores name in their metadata, and how often each was recorded.
 
     Returns:
         ``motions`` and ``motion_counts``, as a store's metadata hold them; empty if no store names

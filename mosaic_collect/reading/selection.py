@@ -265,14 +265,13 @@ class Rules:
         of_reason = {reason: np.zeros_like(damaged) for reason in self.excluded_ids}
         if not self.needs_ids:
             return np.ones_like(damaged), of_reason
-        at, _inside = self.table.place(block)
+        part = self.table.part_of(block)
         asked, of_motion = np.zeros_like(damaged), np.zeros_like(damaged)
         for cell, ids in self._read(TRAJECTORY_ID, block, damaged):
             asked[cell.at] = True if self.asked_ids is None else np.isin(ids, self.asked_ids)
             if self.split is not None:
-                own = ids - self.table.numberings[at].first_id
-                identity = self.table.parts[at].state.identity
-                asked[cell.at] &= self.split.holds(identity, own)
+                own = ids - part.numbering.first_id
+                asked[cell.at] &= self.split.holds(part.state.identity, own)
             for reason, excluded in self.excluded_ids.items():
                 of_reason[reason][cell.at] = np.isin(ids, excluded)
         if self.motion_ids is not None:

@@ -16,17 +16,17 @@ and loaders walk the cells of a table.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from itertools import accumulate, product
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.reading.numbering import join_motions, number_stores
+from mosaic_collect.reading.numbering import Numbering, join_motions, number_stores
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.schema import VALID_MASK
@@ -61,36 +61,38 @@ class Cell(NamedTuple):
         return slice(self.steps.start, self.steps.stop), slice(self.envs.start, self.envs.stop)
 
 
+class Part(StoreView):
+    """Snapshot of one store of a table, with its ``numbering`` there."""
+
+    def __init__(self, view: StoreView, numbering: Numbering) -> None:
+        super().__init__(view.blobs, view.state)
+        self.numbering = numbering
+
+
 class Table:
     """Immutable snapshot of one or several stores; decodes only the chunks that are read. Pickles.
 
     Args:
-        parts: Snapshots of the stores, at least one.
+        views: Snapshots of the stores, at least one.
         address: Name of all stores together, for errors; default: their addresses.
         is_whole: Whether no store is missing beside them.
 
     Attributes:
-        parts: Snapshots of the stores, in order.
+        parts: The stores, in order.
         address: Name of all stores together.
         state: State of the store, or of several as one.
         grids: Cutting of each field in the first store; the others may be cut in another way.
-        first_steps: Per store, the number of its first step.
-        first_blocks: Per store, the number of its first block.
-        numberings: Per store, the numbering of its trajectory ids and motion ids.
     """
 
     def __init__(
-        self, parts: Sequence[StoreView], address: str | None = None, is_whole: bool = True
+        self, views: Sequence[StoreView], address: str | None = None, is_whole: bool = True
     ) -> None:
-        self.parts, self.grids = tuple(parts), parts[0].grids
-        self.address = address or ", ".join(part.address for part in parts)
-        states = [part.state for part in parts]
-        self.first_steps = _starts(state.committed_steps for state in states)
-        self.first_blocks = _starts(state.num_blocks for state in states)
-        self.numberings = number_stores(states)
-        self.state = states[0]
-        if len(states) > 1 or not is_whole:
-            self.state = _joined_state(states, self.first_steps, self.first_blocks, is_whole)
+        numberings = number_stores([view.state for view in views])
+        self.parts = tuple(map(Part, views, numberings))
+        self.address = address or ", ".join(view.address for view in views)
+        self.grids, self.state = views[0].grids, views[0].state
+        if len(views) > 1 or not is_whole:
+            self.state = _joined_state([view.state for view in views], numberings, is_whole)
 
     @property
     def has_one_width(self) -> bool:
@@ -128,10 +130,10 @@ class Table:
 
     def place(self, block: int) -> tuple[int, int]:
         """The number of the store that a block is in, and the block's number there."""
-        at = bisect_right(self.first_blocks, block) - 1
-        return at, block - self.first_blocks[at]
+        at = bisect_right(self.parts, block, key=lambda part: part.numbering.first_block) - 1
+        return at, block - self.parts[at].numbering.first_block
 
-    def part_of(self, block: int) -> StoreView:
+    def part_of(self, block: int) -> Part:
         """The store that a block is in."""
         return self.parts[self.place(block)[0]]
 
@@ -161,13 +163,14 @@ class Table:
             return self.parts[0].read(field, steps, envs, pool)
         found = self.grids[field].field
         out = np.full((len(steps), len(envs), *found.row_shape), found.fill_value, found.dtype)
-        for at, (part, first) in enumerate(zip(self.parts, self.first_steps, strict=True)):
+        for part in self.parts:
+            first = part.numbering.first_step
             low = bisect_left(steps, first)
             high = bisect_left(steps, first + part.state.committed_steps)
             there = envs[: bisect_left(envs, part.state.num_envs)]
             if low < high:
                 values = part.read(field, _shifted(steps[low:high], -first), there, pool)
-                out[low:high, : len(there)] = self.numberings[at].apply(field, values)
+                out[low:high, : len(there)] = part.numbering.apply(field, values)
         return out
 
     def cells_of(
@@ -203,10 +206,10 @@ class Table:
             CorruptStoreError: A chunk is damaged.
         """
         at, inside = self.place(cell.block)
-        of_block = self.parts[at].state.steps_of(inside)
-        steps = of_block[cell.steps.start : cell.steps.stop]
-        rows = self.parts[at].read(field, steps, cell.envs, env_major=env_major)
-        return self.numberings[at].apply(field, rows)
+        part = self.parts[at]
+        steps = part.state.steps_of(inside)[cell.steps.start : cell.steps.stop]
+        rows = part.read(field, steps, cell.envs, env_major=env_major)
+        return part.numbering.apply(field, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,36 +217,32 @@ class JoinedState(StoreState):
     """The states of several stores as one: sums, the greatest N, and else the first store's.
 
     Attributes:
-        parts: The states, in order.
-        first_steps: Per state, the number of its first step.
-        first_blocks: Per state, the number of its first block.
+        parts: The states, in order, each with its numbering.
     """
 
-    parts: tuple[StoreState, ...]
-    first_steps: list[int]
-    first_blocks: list[int]
+    parts: tuple[tuple[StoreState, Numbering], ...]
 
     @property
     def num_pairs(self) -> int:
-        return sum(part.num_pairs for part in self.parts)
+        return sum(state.num_pairs for state, _ in self.parts)
 
     @property
     def num_blocks(self) -> int:
-        return sum(part.num_blocks for part in self.parts)
+        return sum(state.num_blocks for state, _ in self.parts)
 
     def steps_of(self, block: int) -> range:
-        at = bisect_right(self.first_blocks, block) - 1
-        return _shifted(
-            self.parts[at].steps_of(block - self.first_blocks[at]), self.first_steps[at]
-        )
+        at = bisect_right(self.parts, block, key=lambda part: part[1].first_block) - 1
+        state, numbering = self.parts[at]
+        return _shifted(state.steps_of(block - numbering.first_block), numbering.first_step)
 
     def block_of(self, step: int) -> int:
-        at = bisect_right(self.first_steps, step) - 1
-        return self.first_blocks[at] + self.parts[at].block_of(step - self.first_steps[at])
+        at = bisect_right(self.parts, step, key=lambda part: part[1].first_step) - 1
+        state, numbering = self.parts[at]
+        return numbering.first_block + state.block_of(step - numbering.first_step)
 
 
 def _joined_state(
-    parts: Sequence[StoreState], first_steps: list[int], first_blocks: list[int], is_whole: bool
+    parts: Sequence[StoreState], numberings: Sequence[Numbering], is_whole: bool
 ) -> JoinedState:
     """The states of several stores, or of one beside which others are missing, as one."""
     totals = ("committed_steps", "num_valid", "num_trajectories", "next_trajectory_id")
@@ -259,13 +258,13 @@ def _joined_state(
         "metadata": _joined_metadata([part.metadata for part in parts]),
         "identity": "",
         "runs": tuple(
-            replace(run, first_step=run.first_step + first)
-            for part, first in zip(parts, first_steps, strict=True)
+            replace(run, first_step=run.first_step + numbering.first_step)
+            for part, numbering in zip(parts, numberings, strict=True)
             for run in part.runs
         ),
+        "parts": tuple(zip(parts, numberings, strict=True)),
     }
-    places = {"parts": tuple(parts), "first_steps": first_steps, "first_blocks": first_blocks}
-    return JoinedState(**{**vars(parts[0]), **own, **places})
+    return JoinedState(**{**vars(parts[0]), **own})
 
 
 def _joined_metadata(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -281,8 +280,3 @@ def _ranges(length: int, size: int) -> list[range]:
 
 def _shifted(steps: range, by: int) -> range:
     return range(steps.start + by, steps.stop + by, steps.step)
-
-
-def _starts(counts: Iterable[int]) -> list[int]:
-    """Per store, the sum of the counts of those before it."""
-    return [0, *accumulate(counts)][:-1]

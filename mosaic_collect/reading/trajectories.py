@@ -42,7 +42,7 @@ from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.numbering import MOTION_ID, find_motions
 from mosaic_collect.reading.selection import Selection
-from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.reading.table import Cell, Part, Table
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import (
     ENDED,
@@ -293,24 +293,17 @@ def trace(table: Table, pool: Executor | None = None, selection: Selection | Non
     Raises:
         CorruptStoreError: A chunk of one of the fields that are read is damaged.
     """
-    found = [_trace_part(table, at, pool, selection) for at in range(len(table.parts))]
-    for of_part, first, numbering in zip(found, table.first_steps, table.numberings, strict=True):
-        of_part["first"] += first
-        of_part["last"] += first
-        for name, renumbered in (("id", TRAJECTORY_ID), ("motion", MOTION_ID)):
-            of_part[name] = numbering.apply(renumbered, of_part[name])
-    return np.concatenate(found)
+    return np.concatenate([_trace_part(part, pool, selection) for part in table.parts])
 
 
-def _trace_part(
-    table: Table, at: int, pool: Executor | None, selection: Selection | None
-) -> Traced:
-    """All trajectories of one store, by ascending ids of its own."""
-    view, now = table.parts[at], np.empty(0, TRACED)  # the open segment of each environment
+def _trace_part(part: Part, pool: Executor | None, selection: Selection | None) -> Traced:
+    """All trajectories of one store, by ascending ids."""
+    now, numbering = np.empty(0, TRACED), part.numbering  # the open segment of each environment
     found = [now]
-    for block in range(view.state.num_blocks):
-        chosen = None if selection is None else selection.block(table.first_blocks[at] + block).T
-        segments, heads = _segments(view, block, pool, chosen)
+    for block in range(part.state.num_blocks):
+        block_of_all = numbering.first_block + block
+        chosen = None if selection is None else selection.block(block_of_all).T
+        segments, heads = _segments(part, block, pool, chosen)
         if block:
             goes_on = segments["id"][heads] == now["id"]
             joined = heads[goes_on]
@@ -322,7 +315,11 @@ def _trace_part(
         now = segments[newest]
         found.append(np.delete(segments, newest))
     traced = np.concatenate([*found, now])
-    traced["end"] = _how_they_ended(view, traced)
+    traced["end"] = _how_they_ended(part, traced)
+    traced["first"] += numbering.first_step
+    traced["last"] += numbering.first_step
+    for name, renumbered in (("id", TRAJECTORY_ID), ("motion", MOTION_ID)):
+        traced[name] = numbering.apply(renumbered, traced[name])
     traced = traced[np.argsort(traced["id"], kind="stable")]
     return traced if selection is None else traced[traced["valid"] > 0]
 
@@ -391,12 +388,12 @@ def interrupted_ids(view: Table) -> Ints:
         CorruptStoreError: A damaged chunk: which they are cannot be known.
     """
     found = [np.empty(0, np.int64)]
-    for part, numbering in zip(view.parts, view.numberings, strict=True):
+    for part in view.parts:
         for number, (_, steps) in enumerate(part.state.spans()):
             if steps:
                 ids = part.read(TRAJECTORY_ID, steps[-1:], range(part.state.num_envs))[0]
                 open_ids = ids[part.open_envs(number)]
-                found.append(numbering.apply(TRAJECTORY_ID, open_ids))
+                found.append(part.numbering.apply(TRAJECTORY_ID, open_ids))
     return np.unique(np.concatenate(found))
 
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import whole
 from mosaic_collect.errors import IncompleteStoreError, InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.numbering import number_stores
 from mosaic_collect.reading.selection import (
     Selection,
     chosen_fields,
@@ -156,7 +155,7 @@ class PairSource:
 
     def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> PairSource:
         """These stores alone, with as many steps and ids as there were."""
-        there = {view.state.identity: view for view in self.tiles.table.parts}
+        there: dict[str, StoreView] = {p.state.identity: p for p in self.tiles.table.parts}
         if any(
             name not in there or there[name].state.committed_steps < steps
             for name, (steps, _next_id) in stores.items()
@@ -290,12 +289,12 @@ def _kept(trajectories: Iterable[int] | None, views: Sequence[StoreView]) -> Kep
     if trajectories is None:
         return None
     ids = np.array([*trajectories], np.int64)
-    firsts = [numbering.first_id for numbering in number_stores([view.state for view in views])]
-    stops = [*firsts[1:], np.iinfo(np.int64).max]
-    return {
-        view.state.identity: ids[(ids >= first) & (ids < stop)] - first
-        for view, first, stop in zip(views, firsts, stops, strict=True)
-    }
+    first, kept = 0, dict[str, NDArray[np.int64]]()
+    for view in views:
+        used = np.iinfo(np.int64).max if view is views[-1] else view.state.next_trajectory_id
+        own, first = ids - first, first + view.state.next_trajectory_id
+        kept[view.state.identity] = own[(own >= 0) & (own < used)]
+    return kept
 
 
 def _asked_ids(kept: Kept | None, table: Table) -> NDArray[np.int64] | None:
@@ -304,9 +303,9 @@ def _asked_ids(kept: Kept | None, table: Table) -> NDArray[np.int64] | None:
         return None
     found = []
     # Of a store that is not the last one, an id that it has not used yet is the next store's.
-    for view, numbering in zip(table.parts, table.numberings, strict=True):
-        own = kept.get(view.state.identity, np.empty(0, np.int64))
-        found.append(own[own < view.state.next_trajectory_id] + numbering.first_id)
+    for part in table.parts:
+        own = kept.get(part.state.identity, np.empty(0, np.int64))
+        found.append(own[own < part.state.next_trajectory_id] + part.numbering.first_id)
     return np.concatenate(found)
 
 

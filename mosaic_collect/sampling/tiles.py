@@ -183,7 +183,7 @@ class Tiles:
 
     def _load_field(self, tile: Cell, name: str, into: NDArray[Any], chosen: Mask) -> None:
         at, _first = self.table.place(tile.block)
-        part, numbering = self.table.parts[at], self.table.numberings[at]
+        part = self.table.parts[at]
         shape, width = part.grids[name].field.row_shape, len(tile.envs)
         for _block, steps, begin in self._sections(tile):
             here = chosen[:, begin : begin + part.state.block_steps]
@@ -200,17 +200,15 @@ class Tiles:
                     f"{error}: it was damaged after the pairs were selected; refresh() leaves out "
                     "its pairs, too"
                 ) from error
-            if numbering.changes(name):
-                out[here] = numbering.apply(name, out[here])
+            if part.numbering.changes(name):
+                out[here] = part.numbering.apply(name, out[here])
 
     def _cut_blocks(self, at: int, first: int, counts: list[int]) -> None:
         """Add the tiles that begin with a block of a store and hold a draw."""
         (blocks, columns), state = self._cuts[at], self.table.parts[at].state
         behind = min((first + blocks) * state.block_steps, state.committed_steps)
-        block, steps = (
-            self.table.first_blocks[at] + first,
-            range(behind - first * state.block_steps),
-        )
+        block = self.table.parts[at].numbering.first_block + first
+        steps = range(behind - first * state.block_steps)
         whole = Cell(block, steps, range(state.num_envs))
         draws = self._starts(whole) if self._halo else None
         for tile in (Cell(block, steps, envs) for envs in columns):
@@ -241,7 +239,7 @@ class Tiles:
         chosen = np.zeros((len(tile.envs), self._span(at)), np.bool_)
         for block, steps, begin in self._sections(tile):
             here = chosen[:, begin : begin + len(steps)]
-            mask = self.selection.block(self.table.first_blocks[at] + block)
+            mask = self.selection.block(self.table.parts[at].numbering.first_block + block)
             here[...] = mask[: len(steps), tile.envs.start : tile.envs.stop].T
         return chosen
 

@@ -64,7 +64,7 @@ def test_trajectories_have_ids_of_their_own_and_their_own_rows(ragged: str) -> N
     ids = table.columns["id"]
     assert len(set(ids.tolist())) == len(ids)
     assert (np.diff(ids) > 0).all()
-    firsts = dict(zip(RAGGED, dataset.view.first_steps, strict=True))
+    firsts = {r: p.numbering.first_step for r, p in zip(RAGGED, dataset.view.parts, strict=True)}
     seen = []
     for one in table:
         rank = max(r for r in firsts if firsts[r] <= one.first_step)
