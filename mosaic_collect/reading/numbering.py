@@ -112,11 +112,11 @@ def join_motions(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def ended_motions(metadata: Mapping[str, Any]) -> Iterator[str]:
     """Yield the hashes of motions of which a trajectory ended, by a store's metadata."""
-    motions, counts = metadata.get("motions") or [], metadata.get("motion_counts") or {}
-    for at, motion in enumerate(motions):
+    counts = dict(_counts(metadata)).values()
+    for at, motion in enumerate(_entries(metadata)):
         if not isinstance(motion, Mapping) or not motion.get("sha256"):
             continue  # nothing to compare with other stores
-        if any(numbers[at : at + 1] not in ([], [0]) for numbers in counts.values()):
+        if any(numbers[at : at + 1] not in ([], [0]) for numbers in counts):
             yield str(motion["sha256"])
 
 
