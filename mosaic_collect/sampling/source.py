@@ -34,7 +34,6 @@ from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
 from mosaic_collect.sampling.order import Position, rank_share
 from mosaic_collect.sampling.tiles import PADDING_MASK, Tiles
-from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.ranks import Address, Place, check_distinct
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
@@ -42,8 +41,8 @@ from mosaic_collect.store.view import StoreView
 #: The path of a store, a dataset, or several of them.
 Store = Address | TrajectoryDataset
 Stores = Store | Sequence[Store]
-#: One of them, or a pattern, whatever the working directory becomes.
-Named = Blobs | str | TrajectoryDataset
+#: One of them, whatever the working directory becomes.
+Named = Place | TrajectoryDataset
 #: Ids of trajectories to keep, as each store stores them, by the store's identity.
 Kept = Mapping[str, NDArray[np.int64]]
 
@@ -230,7 +229,7 @@ class PairSource:
 
 
 def named(stores: Stores) -> list[Named]:
-    """The stores, by absolute paths; a dataset is copied, and so keeps its own snapshot.
+    """The places of the stores; a dataset is copied, and so keeps its own snapshot.
 
     Raises:
         InputError: No store.
@@ -238,13 +237,10 @@ def named(stores: Stores) -> list[Named]:
     several = stores if isinstance(stores, Sequence) and not isinstance(stores, str) else [stores]
     if not several:
         raise InputError("stores: expected at least one, got none")
-    found: list[Named] = []
-    for store in several:
-        if isinstance(store, TrajectoryDataset):
-            found.append(copy.copy(store))
-        else:
-            found.extend(Place.of(store, "stores").items)
-    return found
+    return [
+        copy.copy(one) if isinstance(one, TrajectoryDataset) else Place.of(one, "stores")
+        for one in several
+    ]
 
 
 def open_views(
@@ -264,12 +260,12 @@ def open_views(
     """
     views = []
     for store in stores:
-        if isinstance(store, TrajectoryDataset):
+        if isinstance(store, Place):
+            found = StoreSet.open(store)
+        else:
             if refreshed:
                 store.refresh()
             found = store.stores
-        else:
-            found = StoreSet.open(Place.of(store))
         if found.missing and not allow_incomplete:
             raise IncompleteStoreError(
                 f"{', '.join(found.missing)}: recorded by ranks that joined, and missing: find "
