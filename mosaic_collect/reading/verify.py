@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -249,16 +249,23 @@ def _check_shards(
         counts[name] += count
         progress(1)
     if not found.problems:  # after damage the counts cannot agree, nor need they
-        for name, told in {VALID_MASK: state.num_valid, **state.nonfinite}.items():
-            if counts[name] != told:
-                pairs = "valid pairs" if name == VALID_MASK else "non-finite pairs"
-                found.problems.append(f"{name}: {counts[name]} {pairs}, metadata says {told}")
+        found.problems += _wrong_counts(state, counts)
     found.problems += trajectory_problems(view, engine)
+    found.notes += _leftovers(view)
+
+
+def _wrong_counts(state: StoreState, counts: Mapping[str, int]) -> Iterator[str]:
+    for name, told in {VALID_MASK: state.num_valid, **state.nonfinite}.items():
+        if counts[name] != told:
+            pairs = "valid pairs" if name == VALID_MASK else "non-finite pairs"
+            yield f"{name}: {counts[name]} {pairs}, metadata says {told}"
+
+
+def _leftovers(view: StoreView) -> Iterator[str]:
     for name, grid in view.grids.items():
-        known = {grid.shard_name(b) for b in range(state.num_blocks)} | {DOCUMENT}
+        known = {grid.shard_name(b) for b in range(view.state.num_blocks)} | {DOCUMENT}
         if others := [n for n in view.blobs.names(name) if n not in known]:
-            words = f"{len(others)} files past the last commit, {others[0]} first"
-            found.notes.append(f"{name}: {words}")
+            yield f"{name}: {len(others)} files past the last commit, {others[0]} first"
 
 
 def _look(view: StoreView, shard_of: tuple[str, int]) -> tuple[list[str], int, int]:
