@@ -18,6 +18,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.npyfile.read import read_npy
+from mosaic_collect.reading.numbering import ended_motions
 from tests import helpers
 
 STEPS, ENVS = 5, 3
@@ -140,3 +141,10 @@ def test_a_motion_id_that_does_not_fit_its_dtype_is_an_error(tmp_path: Path, npy
         export_npy([first, second], npy, fields=["motion_id"])
     assert not Path(npy).exists()
     export_npy([first, second], npy, fields=["actions"])
+
+
+@pytest.mark.parametrize("counts", [5, {"walk": 1}, {"ended": "many"}])
+def test_counts_of_another_form_end_no_motion(counts: Any) -> None:
+    entries = {"motions": hashed("walk", "run")}
+    assert [*ended_motions({**entries, "motion_counts": {"ended": [0, 2]}})] == ["run"]
+    assert [*ended_motions({**entries, "motion_counts": counts})] == []
