@@ -64,9 +64,10 @@ class Cell(NamedTuple):
 class Part(StoreView):
     """Snapshot of one store of a table, with its ``numbering`` there."""
 
+    numbering: Numbering
+
     def __init__(self, view: StoreView, numbering: Numbering) -> None:
-        super().__init__(view.blobs, view.state)
-        self.numbering = numbering
+        vars(self).update(vars(view), numbering=numbering)  # its grids are not made anew
 
 
 class Table:
