@@ -34,11 +34,13 @@ class Environment:
         name: Its folder is ``.venv-`` and this.
         packages: Installed without their dependencies, so that no second torch comes along.
         options: More of pip's.
+        warns: Warnings of these packages' own code, none of this project's doing.
     """
 
     name: str
     packages: tuple[str, ...]
     options: tuple[str, ...] = ()
+    warns: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -86,8 +88,9 @@ class Environment:
         """Run the tests of a folder inside; skip if the environment cannot be made."""
         self.require()
         path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep)
+        ignored = [word for line in self.warns for word in ("-W", f"ignore:{line}")]
         result = subprocess.run(
-            [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
+            [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *ignored, folder],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", INSIDE: self.name},
             capture_output=True,
@@ -116,10 +119,13 @@ _ISAAC = (
     *("prettytable==3.3.0", "wcwidth", "gymnasium==1.2.0", "farama-notifications"),
     *("toml", "packaging"),
 )
+# Isaac Lab decorates its mathematics so; torch tells whoever imports it.
+_SCRIPTS = "`torch.jit.script:DeprecationWarning"  # how the message begins
 ISAACLAB = {
     version: Environment(
         f"isaaclab-{version}",
         (f"isaaclab=={version}", f"rsl-rl-lib=={rsl_rl}", *_ISAAC, *_TENSORDICT, *_GIT),
+        warns=(_SCRIPTS,),
     )
     for version, rsl_rl in (("2.2.0", "2.3.3"), ("2.3.2.post1", "3.1.2"))
 }
@@ -136,6 +142,13 @@ ISAACLAB3 = Environment(
         *("gymnasium==1.2.0", "farama-notifications", "lazy_loader"),
     ),
     options=("--ignore-requires-python",),
+    warns=(
+        _SCRIPTS,
+        "warp.config.quiet is deprecated:DeprecationWarning",
+        "newton.actuators.Clamping is deprecated:DeprecationWarning",
+        "Newton shape color replacement:FutureWarning",
+        "Articulation.set_joint_position_target_index is deprecated:DeprecationWarning",
+    ),
 )
 # Readers of exports. torchvision has a stand-in in tests/export/read_lerobot.py.
 LEROBOT = Environment(

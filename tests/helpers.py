@@ -164,6 +164,22 @@ def record(path: Any, steps: int, masks: bool = False, **options: Any) -> Trajec
     return TrajectoryDataset(path)
 
 
+def altered(store: str, alter: Callable[[dict[str, np.ndarray]], None]) -> str:
+    """A copy of a store with other values: ``alter`` changes arrays ``(T, N[, D])`` in place."""
+    dataset = TrajectoryDataset(store)
+    arrays = {name: dataset.read(name) for name in dataset.fields}
+    alter(arrays)
+    copy, options = store + ".altered", {"metadata": dataset.metadata}
+    with open_writer(copy, dataset.num_envs, dataset.schema, **options) as writer:
+        for step in range(dataset.num_steps):
+            row = {name: arrays[name][step] for name in dataset.schema.names}
+            writer.add_step(**row, valid_mask=arrays[VALID_MASK][step])
+            if step + 1 < dataset.num_steps:
+                changed = arrays[TRAJECTORY_ID][step] != arrays[TRAJECTORY_ID][step + 1]
+                writer.end_trajectories(changed)
+    return copy
+
+
 def assert_same(got: Any, want: np.ndarray, what: str = "") -> None:
     """Same shape, type and bits, NaN included."""
     got = np.asarray(got)
@@ -225,10 +241,18 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 def run_python(code: str, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run code in another interpreter that can import the package under test and the helpers."""
-    environment = {**os.environ, "PYTHONPATH": REPO, "PYTHONWARNINGS": "error"}
+    return _run("-c", code, *args, timeout=timeout)
+
+
+def run_cli(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, with these variables in its environment."""
+    return _run("-m", "mosaic_collect", *words, **environ)
+
+
+def _run(*python: str, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *args],
-        env=environment,
+        [sys.executable, *python],
+        env={**os.environ, "PYTHONPATH": REPO, "PYTHONWARNINGS": "error", **environ},
         cwd=REPO,
         capture_output=True,
         text=True,

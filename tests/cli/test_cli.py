@@ -237,26 +237,15 @@ def test_without_mjlab_the_demo_names_the_extra(cli, tmp_path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "mosaic_collect", *arguments],
-        cwd=helpers.REPO,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_as_a_process(store: str) -> None:
     stores.write(store, 4)
-    done = run("verify", store)
+    done = helpers.run_cli("verify", store)
     assert (done.returncode, done.stderr) == (0, "")
     assert "ok" in done.stdout
     stores.flip(os.path.join(store, "actions", "c.0.0.0"), 3)
-    done = run("verify", store)
+    done = helpers.run_cli("verify", store)
     assert (done.returncode, done.stderr) == (1, "")
-    done = run("export", store)
+    done = helpers.run_cli("export", store)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -320,28 +318,17 @@ def test_the_users_matplotlibrc_changes_nothing(
 ) -> None:
     with open(f"{tmp_path}/matplotlibrc", "w") as file:
         file.write(setting)
-    more = {"MATPLOTLIBRC": str(tmp_path), "PATH": "", "PYTHONPATH": helpers.REPO}
-    words = ["plot", dataset.path, "--only", "timeline", "-o", f"{tmp_path}/a"]
-    done = run_cli(words, more)
+    words = ("plot", dataset.path, "--only", "timeline", "-o", f"{tmp_path}/a")
+    done = helpers.run_cli(*words, MATPLOTLIBRC=str(tmp_path), PATH="")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_unknown_backend_is_an_error_in_words(dataset: TrajectoryDataset) -> None:
     for command in ("plot", "report"):
-        done = run_cli([command, dataset.path], {"MPLBACKEND": "x", "PYTHONPATH": helpers.REPO})
+        done = helpers.run_cli(command, dataset.path, MPLBACKEND="x")
         assert done.returncode == 2
         assert "matplotlib refuses its configuration" in done.stderr
         assert "Traceback" not in done.stderr
-
-
-def run_cli(words: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mosaic_collect", *words],
-        env={**os.environ, **more},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_command(cli, dataset: TrajectoryDataset) -> None:

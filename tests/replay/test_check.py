@@ -17,6 +17,7 @@ from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.replay.report import ReplayReport  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
+from tests.helpers import altered  # noqa: E402
 
 EPISODES = ((5, 2, 4), (3, 3), (6,))
 Rows = dict[str, np.ndarray]
@@ -26,22 +27,6 @@ Rows = dict[str, np.ndarray]
 def recorded(store: str) -> str:
     toys.collected(store, toys.ToySimulation(EPISODES), **toys.in_blocks(3))
     return store
-
-
-def altered(store: str, alter: Callable[[Rows], None]) -> str:
-    """A copy of the store with other values: ``alter`` changes arrays ``(T, N[, D])`` in place."""
-    dataset = TrajectoryDataset(store)
-    arrays = {name: dataset.read(name) for name in dataset.fields}
-    alter(arrays)
-    copy = store + ".altered"
-    with helpers.open_writer(copy, dataset.num_envs, dataset.schema) as writer:
-        for step in range(dataset.num_steps):
-            rows = {name: arrays[name][step] for name in dataset.schema.names}
-            writer.add_step(**rows, valid_mask=arrays["valid_mask"][step])
-            if step + 1 < dataset.num_steps:
-                ids = arrays["trajectory_id"]
-                writer.end_trajectories(ids[step] != ids[step + 1])
-    return copy
 
 
 def check(

@@ -1,4 +1,4 @@
-"""Loading a trained policy and asking it, beside the installed rsl_rl."""
+"""A trained policy that is loaded and asked, and the simulation, beside the installed rsl_rl."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import ACTIONS, GENERATION, ToyEnv, config, train
 
@@ -145,19 +146,33 @@ def test_another_generations_config_is_refused(trained: Any) -> None:
         load_policy(ToyEnv(), {"seed": 1, "algorithm": {"class_name": "PPO"}}, path)
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
-def test_a_wrapped_checkpoint_gives_the_same_values(
-    trained: Any, checkpoint: str, prefix: str
-) -> None:
-    _, path, recurrent = trained
-    content = torch.load(path, weights_only=True)
-    for name, state in content.items():
-        if name.endswith("state_dict") and "optimizer" not in name:
-            content[name] = {f"{prefix}{key}": value for key, value in state.items()}
-    torch.save(content, checkpoint)
-    observations = observe(ToyEnv())
-    plain, wrapped = (
-        load_policy(ToyEnv(), config(recurrent), p).act(observations) for p in (path, checkpoint)
-    )
-    assert torch.equal(plain.mean, wrapped.mean)
-    assert torch.equal(plain.sigma, wrapped.sigma)
+def test_falls_are_told_from_ends_by_time() -> None:
+    env = ToyEnv()
+    simulation = ManagedSimulation(env)
+    simulation.reset()
+    for step in range(1, 8):
+        result = simulation.step(torch.zeros(4, 3))
+        assert result.dones.dtype == result.time_outs.dtype == torch.bool
+        assert bool(result.dones[0]) is (step == 4)
+        assert bool(result.dones[1]) is (step == 7)
+        assert not result.time_outs[0]
+        assert bool(result.time_outs[1]) is (step == 7)
+    simulation.close()
+    simulation.close()
+    assert env.closed == 1, "a second close is nothing"
+
+
+def test_time_outs_are_asked_of_the_environment_or_missed() -> None:
+    class Finite(ToyEnv):
+        def step(self, actions: torch.Tensor) -> Any:
+            observed, reward, dones, extras = super().step(actions)
+            self.kept = extras.pop("time_outs")
+            return observed, reward, dones, extras
+
+    env = Finite()
+    simulation = ManagedSimulation(env)
+    simulation.reset()
+    with pytest.raises(InputError, match="time_outs"):
+        simulation.step(torch.zeros(4, 3))
+    env.reset_time_outs = torch.tensor([True, False, False, True])
+    assert torch.equal(simulation.step(torch.zeros(4, 3)).time_outs, env.reset_time_outs)

@@ -15,8 +15,7 @@ from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError
 from tests.adapters.hostile import Author
-from tests.adapters.inside.recording import record
-from tests.adapters.inside.toy import GENERATION, ToyEnv, config
+from tests.adapters.inside.toy import GENERATION, ToyEnv, config, record
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_verify_says_so_in_its_words(
 ) -> None:
     _, checkpoint, recurrent = trained
     store = str(tmp_path / "expert.zarr")
-    record(store, checkpoint, recurrent)
+    record(store, checkpoint, config(recurrent))
     command = ["verify", store, "--checkpoint", with_code(checkpoint, mark, tmp_path)]
     assert main(command) == 2
     assert "--trust-checkpoint reads it all the same" in capsys.readouterr().err
@@ -68,7 +67,7 @@ def test_a_stores_config_runs_no_code(
     where = told["actor" if GENERATION == 5 else "policy"]
     where["class_name"] = f"__import__('os').mkdir({mark!r})"
     store = str(tmp_path / "hub.zarr")
-    record(store, checkpoint, recurrent, about={"runner_cfg": json_safe(told)})
+    record(store, checkpoint, config(recurrent), noted={"runner_cfg": json_safe(told)})
     assert main(["verify", store, "--checkpoint", checkpoint]) == 2
     assert ".class_name names __import__('os')" in capsys.readouterr().err
     assert not os.path.exists(mark)

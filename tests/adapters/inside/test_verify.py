@@ -14,18 +14,15 @@ import pytest
 import torch
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
-from mosaic_collect.collection import record as collection
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
-from tests.adapters.inside import recording
-from tests.adapters.inside.recording import VALID, record
-from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
+from tests import helpers
+from tests.adapters.inside.toy import ENVS, GENERATION, STEPS, config, record, train
 
 Verify = Callable[..., tuple[int, str]]
+VALID = STEPS * ENVS
 
 
 @pytest.fixture
@@ -47,7 +44,7 @@ def recorded(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """``(store, checkpoint, recurrent)`` of a collection without fault."""
     _, checkpoint, recurrent = trained
     store = str(tmp_path_factory.mktemp("recorded") / "expert.zarr")
-    record(store, checkpoint, recurrent)
+    record(store, checkpoint, config(recurrent))
     return store, checkpoint, recurrent
 
 
@@ -56,8 +53,15 @@ def untold(trained: Any, tmp_path: Path) -> Any:
     """``(store, checkpoint, recurrent)`` of a store that does not say its network."""
     _, checkpoint, recurrent = trained
     store = str(tmp_path / "untold.zarr")
-    record(store, checkpoint, recurrent, about={})
+    record(store, checkpoint, config(recurrent), noted={})
+    without_groups(store)
     return store, checkpoint, recurrent
+
+
+def without_groups(store: str) -> None:
+    """The store does not say its observation groups any more."""
+    with TrajectoryWriter(store, resume=True) as writer:
+        writer.update_metadata(groups=None)
 
 
 @pytest.fixture
@@ -74,12 +78,12 @@ def verify_with(untold: Any, tmp_path: Path, verify: Verify) -> Verify:
 
 @pytest.fixture
 def verify_about(trained: Any, tmp_path: Path, verify: Verify) -> Verify:
-    """``verify`` of a new store with this training config in its metadata, and more entries."""
+    """``verify`` of a new store with this training config in its metadata."""
     _, checkpoint, recurrent = trained
 
-    def run(told: Any, **more: Any) -> tuple[int, str]:
+    def run(told: Any) -> tuple[int, str]:
         store = str(tmp_path / f"{len(os.listdir(tmp_path))}.zarr")
-        record(store, checkpoint, recurrent, about={"runner_cfg": json_safe(told), **more})
+        record(store, checkpoint, config(recurrent), noted={"runner_cfg": json_safe(told)})
         return verify(store, checkpoint)
 
     return run
@@ -105,25 +109,19 @@ def test_a_right_store_is_right(recorded: Any, verify: Verify) -> None:
     assert "of mean 0.0e+00" in said
 
 
-@pytest.mark.parametrize(
-    ("fault", "rows"),
-    [
-        (recording.one_shifted_row, 1),
-        (recording.stale_after_resets, 7 + 4 + 4 + 2),  # environment 0 falls every fourth step
-        (recording.noise_drawn_again, VALID),
-    ],
-)
-def test_a_fault_of_the_record_is_found(
-    trained: Any, tmp_path: Path, verify: Verify, fault: recording.Fault, rows: int
-) -> None:
-    _, checkpoint, recurrent = trained
-    store = str(tmp_path / "faulty.zarr")
-    expected = record(store, checkpoint, recurrent, fault=fault)
-    assert recurrent or np.count_nonzero(expected) == rows
-    code, said = verify(store, checkpoint)
-    assert (code, off(said)) == (1, np.count_nonzero(expected))
-    step, env = np.argwhere(expected)[0]
-    assert f"the first at step {step}, env {env}" in said
+def test_a_fault_of_the_record_is_found(recorded: Any, verify: Verify) -> None:
+    """The row of a step before; a recurrent policy remembers it to the end of its trajectory."""
+
+    def alter(rows: dict[str, np.ndarray]) -> None:
+        rows["observations"][9, 2] = rows["observations"][8, 2]
+
+    store, checkpoint, recurrent = recorded
+    ids = helpers.ids(TrajectoryDataset(store))[9:, 2]
+    wrong = np.count_nonzero(ids == ids[0]) if recurrent else 1
+    assert wrong > recurrent
+    code, said = verify(helpers.altered(store, alter), checkpoint)
+    assert (code, off(said)) == (1, wrong)
+    assert "the first at step 9, env 2" in said
 
 
 def test_another_checkpoint_is_found(recorded: Any, tmp_path: Path, verify: Verify) -> None:
@@ -245,7 +243,7 @@ def test_an_actor_that_sees_an_estimate_is_refused(trained: Any, verify_about: V
 def test_a_critic_may_see_what_the_store_does_not_know(trained: Any, verify_about: Verify) -> None:
     told = config(trained[2])
     told["obs_groups"]["critic"] = ["policy", "critic", "privileged"]
-    assert verify_about(told, groups={"policy": 6})[0] == 0
+    assert verify_about(told)[0] == 0
 
 
 @pytest.mark.skipif(GENERATION == 2, reason="2.x has no obs_groups")
@@ -254,16 +252,13 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     checkpoint, store = str(tmp_path / "model.pt"), str(tmp_path / "expert.zarr")
     groups = {"actor_groups": ("critic", "policy")}
     train(checkpoint, recurrent, **groups)
-    env, told = ToyEnv(), json_safe(config(recurrent, **groups))
-    policy, metadata = load_policy(env, told, checkpoint), {"runner_cfg": told}
-    assert collection.record(ManagedSimulation(env), policy, store, metadata, 20) == 20
-    with TrajectoryWriter(store, resume=True) as writer:
-        writer.update_metadata(groups=None)
+    record(store, checkpoint, json_safe(config(recurrent, **groups)))
+    without_groups(store)
     check_refused(verify(store, checkpoint), "--groups critic=WIDTH policy=WIDTH")
     assert verify(store, checkpoint, "--groups", "critic=12", "policy=6")[0] == 0
     code, said = verify(store, checkpoint, "--groups", "policy=6", "critic=12")
     assert code == 1
-    assert "80 OF 80 valid ROWS OFF" in said
+    assert off(said) == VALID
 
 
 @pytest.mark.parametrize("obs_groups", [["policy"], "policy", 3, {"actor": 3}, {"actor": [[]]}])

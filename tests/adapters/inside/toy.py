@@ -9,10 +9,15 @@ import torch
 from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 
-from mosaic_collect.adapters.rsl_rl.load import generation, quiet
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.adapters.rsl_rl.load import generation, load_policy, quiet
+from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
+from mosaic_collect.collection import record as collection
 
 GENERATION = generation()
 ACTIONS, POLICY_DIM = 3, 6
+ENVS, STEPS = 4, 30
 
 
 class ToyEnv(VecEnv):
@@ -21,7 +26,7 @@ class ToyEnv(VecEnv):
     Observations are drawn anew at each call, as noisy simulators do.
     """
 
-    def __init__(self, num_envs: int = 4, critic_dim: int = 12) -> None:
+    def __init__(self, num_envs: int = ENVS, critic_dim: int = 12) -> None:
         self.num_envs, self.num_actions, self.max_episode_length = num_envs, ACTIONS, 7
         self.device, self.cfg, self._critic_dim = "cpu", {}, critic_dim
         self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long)
@@ -121,14 +126,37 @@ def _noise() -> dict[str, Any]:
     return {"distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.5}}
 
 
-def train(path: str, recurrent: bool = False, seed: int = 0, **options: Any) -> OnPolicyRunner:
-    """A runner that learned for one iteration and was saved; options are ``config``'s."""
+def train(
+    path: str,
+    recurrent: bool = False,
+    seed: int = 0,
+    env: Any = None,
+    told: dict[str, Any] | None = None,
+    **options: Any,
+) -> OnPolicyRunner:
+    """A runner that learned for one iteration and was saved; ``config``'s options make its own."""
     torch.manual_seed(seed)
     with quiet():
-        runner = OnPolicyRunner(ToyEnv(), config(recurrent, **options), None, "cpu")
+        told = told or config(recurrent, **options)
+        runner = OnPolicyRunner(env or ToyEnv(), told, None, "cpu")
         # 2.x and 3.x want to be told that there is no log; 3.3 would save at iteration 0.
         runner.disable_logs, runner.logger_type = True, "none"
         runner.current_learning_iteration = 1
         runner.learn(1)
         runner.save(path)
     return runner
+
+
+def record(
+    store: str, checkpoint: str, told: dict[str, Any], env: Any = None, noted: Any = None
+) -> TrajectoryDataset:
+    """Collect with the policy of a checkpoint and its training config, which the store contains.
+
+    Or what is to be ``noted`` instead.
+    """
+    env = env or ToyEnv()
+    policy = load_policy(env, told, checkpoint)
+    metadata = {"runner_cfg": json_safe(told)} if noted is None else noted
+    collection.record(ManagedSimulation(env), policy, store, metadata, STEPS, buffer_mb=1)
+    assert env.asked == 1, "by the runner that was built: noise is drawn once a step"
+    return TrajectoryDataset(store)

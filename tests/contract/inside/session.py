@@ -61,14 +61,11 @@ def run(
     num_envs: int = 4,
     falls: Mapping[int, list[int]] | None = None,
     *,
-    resume: bool = False,
     shuffled: bool = False,
     acting: Acting = AS_TRAINED,
-    max_steps: int | None = None,
-    allow_fps: bool = False,
     **options: Any,
 ) -> Session:
-    """Collect into ``folder``'s store."""
+    """Collect into ``folder``'s store; options are ``collect_motions``'s."""
     torch.manual_seed(0)
     env = toy_env(motions, num_envs, shuffled=shuffled, start=acting.start)
     spy, witness, scene = Spy(Pilot()), Witness(), env.unwrapped.scene
@@ -79,15 +76,5 @@ def run(
 
     witness.watch(env.unwrapped, fall, falls or {})
     store = folder / "expert.zarr"
-    queue = collect_motions(
-        env,
-        spy,
-        store,
-        ORIGIN,
-        max_steps=max_steps,
-        allow_fps=allow_fps,
-        resume=resume,
-        acting=acting,
-        **options,
-    )
+    queue = collect_motions(env, spy, store, ORIGIN, acting=acting, **options)
     return Session(TrajectoryDataset(store), spy, witness, queue)

@@ -16,7 +16,7 @@ from mosaic_collect.collection.fitting import HOW
 from mosaic_collect.collection.motions import find_motions, read_arrays
 from mosaic_collect.errors import InputError
 from tests.contract.inside.session import run
-from tests.contract.inside.test_script import ok, script, work  # noqa: F401  a fixture
+from tests.contract.inside.test_script import ok, script
 from tests.contract.inside.toy import make, task_cfg, write_motions
 
 
@@ -87,11 +87,7 @@ class TestLibrary:
 
 
 class TestScript:
-    def test_bad_files_are_told_before_a_simulator_starts(
-        self,
-        work: Path,  # noqa: F811
-        motions: Path,
-    ) -> None:
+    def test_bad_files_are_told_before_a_simulator_starts(self, work: Path, motions: Path) -> None:
         rewrite(motions / "motion_1.npz", joint_pos=np.full((4, 2), np.nan))
         (motions / "motion_0.npz").write_text("0, 0\n")
         result = script(work, "bad.zarr", "--motion", str(motions))
@@ -100,11 +96,7 @@ class TestScript:
         assert "motion_1.npz: joint_pos: expected finite numbers" in result.stderr
         assert "app closed" not in result.stdout
 
-    def test_another_rate_is_refused_or_allowed_and_told(
-        self,
-        work: Path,  # noqa: F811
-        motions: Path,
-    ) -> None:
+    def test_another_rate_is_refused_or_allowed_and_told(self, work: Path, motions: Path) -> None:
         result = script(work, "rate.zarr", "--motion", str(motions))
         assert result.returncode == 1
         assert "motion_2.npz: fps: expected 1, got 2, played 0.5 times as fast" in result.stderr
@@ -117,7 +109,7 @@ class TestScript:
             (2.0, 1.0, 5),
         ]
 
-    def test_resampled(self, work: Path, motions: Path) -> None:  # noqa: F811
+    def test_resampled(self, work: Path, motions: Path) -> None:
         flags = ("--motion", str(motions), "--resample", "--num_envs", "1")
         ok(script(work, "made.zarr", *flags, "--max_steps", "2"))
         refused = script(work, "made.zarr", *flags[:2], "--allow_fps", "--resume")
@@ -137,13 +129,13 @@ class TestScript:
         assert data.read("observations")[rows][:, 3].tolist() == [2.0, 4.0]
         assert "complete" in ok(script(work, "made.zarr", *flags))
 
-    def test_a_single_file(self, work: Path, motions: Path) -> None:  # noqa: F811
+    def test_a_single_file(self, work: Path, motions: Path) -> None:
         """MOSAIC's command reads folders only."""
         ok(script(work, "single.zarr", "--motion", str(motions / "motion_1.npz")))
         (told,) = TrajectoryDataset(work / "single.zarr").metadata["motions"]
         assert told["path"] == str(motions / "motion_1.npz")
 
-    def test_nan(self, work: Path, tmp_path: Path) -> None:  # noqa: F811
+    def test_nan(self, work: Path, tmp_path: Path) -> None:
         content = torch.load(work / "model.pt", weights_only=True)
         content["model_state_dict"]["actor.4.bias"][0] = torch.nan
         torch.save(content, tmp_path / "mad.pt")

@@ -10,29 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.rsl_rl.checkpoint import file_identity
-from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.cli import main
 from tests.adapters.hostile import Author
-from tests.contract.inside.session import toy_env
-from tests.contract.inside.toy import write_motions
 from tests.contract.inside.toy_tasks import BLIND, CLIP, STUDENT, TEACHER, AgentCfg
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with five motions and a checkpoint."""
-    folder = tmp_path_factory.mktemp("script")
-    motions = write_motions(folder / "motions", [6, 4, 5, 6, 3])
-    with quiet():
-        runner = OnPolicyRunner(toy_env(motions, 2), AgentCfg().to_dict(), None, "cpu")
-        runner.disable_logs, runner.logger_type = True, "none"
-        runner.learn(1)
-        runner.save(str(folder / "model.pt"))
-    return folder
 
 
 def script_with(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -117,20 +100,6 @@ def test_what_is_recorded_is_what_the_policy_said_not_what_the_wrapper_clipped(
     assert data.metadata["runner_cfg"]["clip_actions"] == CLIP
     assert (abs(mean) > CLIP).any()
     assert (data.read("actions") == mean).all()
-
-
-def test_another_checkpoint_is_not_its_stores(
-    work: Path, replayed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = torch.load(work / "model.pt", weights_only=False)
-    content["model_state_dict"]["std"] += 1e-3
-    torch.save(content, tmp_path / "other.pt")
-    assert verify(replayed, tmp_path / "other.pt") == 1
-    valid = TrajectoryDataset(replayed).num_valid
-    assert f"{valid} OF {valid} valid ROWS OFF" in capsys.readouterr().out
-    content["model_state_dict"]["actor.0.weight"] = torch.zeros(8, 5)
-    torch.save(content, tmp_path / "other.pt")
-    assert verify(replayed, tmp_path / "other.pt") == 2
 
 
 def test_a_checkpoint_with_code_is_read_by_the_word_alone(work: Path, tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.rsl_rl.load import generation, quiet
+from tests.adapters.inside.toy import GENERATION, train
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions
 from tests.contract.inside.toy_tasks import STUDENT, TEACHER, AgentCfg
@@ -24,7 +23,7 @@ from tests.contract.inside.toy_tasks import STUDENT, TEACHER, AgentCfg
 MOSAIC = os.environ.get("MOSAIC_COLLECT_MOSAIC", "")
 pytestmark = [
     pytest.mark.skipif(not MOSAIC, reason="MOSAIC_COLLECT_MOSAIC names no checkout of MOSAIC"),
-    pytest.mark.skipif(generation() != 2, reason="MOSAIC's script is of rsl_rl 2.x"),
+    pytest.mark.skipif(GENERATION != 2, reason="MOSAIC's script is of rsl_rl 2.x"),
 ]
 
 
@@ -51,10 +50,7 @@ def collect(work: Path, whose: str, *flags: str) -> dict[str, Any]:
 @pytest.mark.parametrize("flags", [(), ("--student_task", STUDENT)], ids=["alone", "student"])
 def test_the_same_arrays_come_out(tmp_path: Path, flags: tuple[str, ...]) -> None:
     motions = write_motions(tmp_path / "motions", [6, 4, 5, 6, 3])
-    with quiet():
-        runner = OnPolicyRunner(toy_env(motions, 2), AgentCfg().to_dict(), None, "cpu")
-        runner.logger_type = "none"
-        runner.save(str(tmp_path / "model.pt"))
+    train(str(tmp_path / "model.pt"), env=toy_env(motions, 2), told=AgentCfg().to_dict())
     ours, theirs = (collect(tmp_path, whose, *flags) for whose in ("ours", "theirs"))
     told = ours.pop("metadata")
     assert {key: told[key] for key in theirs["metadata"]} == theirs.pop("metadata")

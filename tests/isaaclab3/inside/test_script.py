@@ -7,7 +7,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from mosaic_collect.errors import StoreError
+from tests import helpers
 
 SCRIPT = str(Path(__file__).parents[3] / "scripts" / "collect_expert_trajectories.py")
 LENGTHS = [30] * 24
-PATIENCE_S = 300
 
 
 def flags(work: Path, output: str, *more: str) -> list[str]:
@@ -53,9 +52,7 @@ def test_killed_in_the_middle_it_goes_on_and_exports(
     store, student = tmp_path / "expert.zarr", ("--student_task", g1.STUDENT)
     arguments = flags(tmp_path, "expert.npy", *student)
     killed = subprocess.Popen([sys.executable, SCRIPT, *arguments])
-    deadline = time.monotonic() + PATIENCE_S
-    while not steps_of(store) and killed.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    helpers.wait_until(lambda: steps_of(store) or killed.poll() is not None)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     before = TrajectoryDataset(store)
