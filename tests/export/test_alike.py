@@ -58,11 +58,6 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-@pytest.fixture
-def npy(tmp_path: Path) -> str:
-    return str(tmp_path / "both.npy")
-
-
 def test_of_one_origin(make: Make, npy: str) -> None:
     assert export_npy([make("a"), make("b")], npy).notes[0].startswith("MOSAIC loads")
 

@@ -1,10 +1,8 @@
-"""Damaged stores: refused, or exported without the pairs that were hit."""
+"""Stores that are damaged, unfinished or empty: refused, or exported as far as they go."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +10,15 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy, verify_export
 from mosaic_collect.cli import main
-from mosaic_collect.errors import CorruptStoreError, ExportError
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    ExportError,
+    IncompleteStoreError,
+    StoreNotFoundError,
+)
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.metadata import root_document
+from tests import helpers
 from tests.export import stores
 
 NAMES = stores.MOSAIC_NAMES
@@ -33,32 +36,28 @@ def refused(store: str, npy: str, match: str, **options: object) -> None:
     assert sorted(os.listdir(os.path.dirname(npy))) == before, "something was left behind"
 
 
-@pytest.mark.parametrize("layout", ["grid", "compact"])
+@pytest.mark.parametrize("layout", ["auto", "grid", "compact"])
 @pytest.mark.parametrize(
     ("field", "damage", "words"),
     [
-        ("actions", lambda path: stores.flip(path, 5), "actions, block 1, chunk 0"),
-        ("action_sigma", os.unlink, "action_sigma, block 1"),
-        ("valid_mask", lambda path: stores.flip(path, 0), "valid_mask, block 1"),
+        ("actions", lambda path: stores.flip(path, 5), "actions, block 2, chunk 0"),
+        ("action_sigma", os.unlink, "action_sigma, block 2"),
+        ("valid_mask", lambda path: stores.flip(path, 0), "valid_mask, block 2"),
     ],
 )
-def test_damage_is_refused_and_named(
-    store: str, npy: str, layout: str, field: str, damage: Any, words: str
+def test_damage_is_refused_and_named_with_the_way_around_it(
+    store: str,
+    npy: str,
+    layout: str,
+    field: str,
+    damage: Any,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     stores.write(store, 10, masks=stores.some_masks(4))
-    damage(shard(store, field, 1))
-    refused(store, npy, words, layout=layout)
-
-
-@pytest.mark.parametrize("layout", ["auto", "grid", "compact"])
-@pytest.mark.parametrize("field", ["actions", "valid_mask"])
-def test_the_error_names_the_way_around_damage(
-    store: str, npy: str, layout: str, field: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stores.write(store, 10, masks=stores.some_masks(4))
-    stores.flip(shard(store, field, 2), 5)
+    damage(shard(store, field, 2))
     into = "the export" if layout == "compact" else "a compact export"
-    refused(store, npy, f"skip_damaged=True makes {into}", layout=layout)
+    refused(store, npy, f"{words}.*; skip_damaged=True makes {into}", layout=layout)
     with pytest.raises(CorruptStoreError, match="skip_damaged=True makes"):
         plan_export(store, Options(layout=layout)).write(npy)
     assert main(["export", store, npy, "--layout", layout]) == 2
@@ -105,36 +104,23 @@ def test_damage_in_a_left_out_field_does_not_matter(store: str, npy: str) -> Non
         stores.assert_compact(npy, recorded, every, ["actions", "action_mean"])
 
 
-@pytest.mark.parametrize("field", NAMES)
+@pytest.mark.parametrize("field", [*NAMES, "valid_mask"])
 def test_skipped_are_just_the_pairs_of_the_chunk(
     small_chunks: int, store: str, npy: str, field: str
 ) -> None:
-    recorded = stores.write(store, 10, num_envs=7, masks=stores.some_masks(7))
+    num_envs = 150 if field == "valid_mask" else 7
+    recorded = stores.write(store, 10, num_envs=num_envs, masks=stores.some_masks(num_envs))
     grid = TrajectoryDataset(store).state.grid(field)
     assert grid.chunks > 1
-    hit = np.zeros((10, 7), bool)
+    hit = np.zeros((10, num_envs), bool)
     hit[2 * grid.block_steps : 3 * grid.block_steps, : grid.chunk_envs] = True
-    stores.flip(shard(store, field, 2), 3)  # within the first chunk
+    stores.flip(shard(store, field, 2), 0)  # within the first chunk
     refused(store, npy, f"{field}, block 2, chunk 0")
 
     report = export_npy(store, npy, skip_damaged=True)
     stores.assert_compact(npy, recorded, recorded["valid_mask"] & ~hit, NAMES)
     assert report.left_out.damaged == hit.sum()
     assert report.left_out.invalid == (~hit & ~recorded["valid_mask"]).sum()
-
-
-def test_only_the_damaged_chunk_of_a_mask_is_skipped(
-    small_chunks: int, store: str, npy: str
-) -> None:
-    recorded = stores.write(store, 4, num_envs=150, block_steps=2)
-    grid = TrajectoryDataset(store).state.grid("valid_mask")
-    assert grid.chunks > 1
-    stores.flip(shard(store, "valid_mask", 1), 0)
-    hit = np.zeros((4, 150), bool)
-    hit[grid.block_steps : 2 * grid.block_steps, : grid.chunk_envs] = True
-    report = export_npy(store, npy, skip_damaged=True)
-    assert report.left_out.damaged == hit.sum()
-    stores.assert_compact(npy, recorded, ~hit, NAMES)
 
 
 def test_damage_after_the_pairs_were_selected_is_no_hole_in_the_file(
@@ -167,13 +153,6 @@ def test_skipping_with_nan_and_a_draw(store: str, npy: str) -> None:
     assert sum(vars(left).values()) + 9 == 40
 
 
-def test_all_damaged_is_nothing_to_export(store: str, npy: str) -> None:
-    stores.write(store, 3)
-    os.unlink(shard(store, "actions", 0))
-    with pytest.raises(ExportError, match="12 damaged"):
-        export_npy(store, npy, skip_damaged=True)
-
-
 def test_a_mask_that_contradicts_the_metadata_is_refused(store: str, npy: str) -> None:
     """The mask of another store, whole by its checksums."""
     stores.write(store, 6, masks=stores.some_masks(4))
@@ -190,11 +169,66 @@ def test_metadata_that_claim_endless_steps_are_refused_at_once(
 ) -> None:
     stores.write(store, 10)
     export_npy(store, npy)
-    state, steps = TrajectoryDataset(store).state, 1 << 39
-    claim = replace(state, committed_steps=steps, num_valid=4 * steps)
-    Path(store, "zarr.json").write_bytes(root_document(claim))
+    helpers.edit_state(store, committed_steps=1 << 39, num_valid=1 << 41)
     with pytest.raises(CorruptStoreError, match=r"claim \d+ blocks, and \d shards") as failure:
         export_npy(store, npy, **options)
     assert "skip_damaged" not in str(failure.value)
     with pytest.raises(CorruptStoreError, match="claim"):
         verify_export(store, npy)
+
+
+# -- unfinished and empty stores -------------------------------------------------------------------
+
+
+def test_an_unfinished_store_is_exported_only_if_allowed(store: str, npy: str) -> None:
+    recorded = stores.write(store, 7, complete=False)
+    with pytest.raises(IncompleteStoreError, match=r"7 steps.*allow_incomplete"):
+        export_npy(store, npy)
+    assert not os.path.exists(npy)
+
+    report = export_npy(store, npy, allow_incomplete=True)
+    helpers.assert_same(stores.load(npy)["observations"], recorded["observations"])
+    assert report.num_pairs == 28
+    assert stores.load(npy)["metadata"]["mosaic_collect"]["store_status"] == "collecting"
+    assert verify_export(store, npy).ok, "while nothing is added"
+
+
+def test_while_a_writer_is_at_work_the_committed_prefix(store: str, npy: str) -> None:
+    with helpers.open_writer(store) as writer:
+        helpers.add(writer, *range(5))
+        writer.commit()
+        helpers.add(writer, *range(5, 9))
+        export_npy(store, npy, allow_incomplete=True)
+        rows = stores.load(npy)["observations"]
+        want = helpers.expected(range(9), 4)["observations"]
+        # Full blocks may be committed by now, what is in the current one is not.
+        assert 5 <= len(rows) <= 8
+        helpers.assert_same(rows, want[: len(rows)])
+    export_npy(store, npy)
+    helpers.assert_same(stores.load(npy)["observations"], want)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_zero_steps_are_nothing_to_export(store: str, npy: str, complete: bool) -> None:
+    helpers.open_writer(store).close(complete=complete)
+    with pytest.raises(ExportError, match="nothing to export"):
+        export_npy(store, npy, allow_incomplete=True)
+
+
+def test_a_store_killed_before_its_first_document(store: str, npy: str) -> None:
+    os.mkdir(store)
+    with pytest.raises((ExportError, IncompleteStoreError)):
+        export_npy(store, npy)
+    with pytest.raises(ExportError, match="nothing to export"):
+        export_npy(store, npy, allow_incomplete=True)
+
+
+def test_no_store(tmp_path, npy: str) -> None:
+    with pytest.raises(StoreNotFoundError):
+        export_npy(tmp_path / "nothing.zarr", npy)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("not a store")
+    with pytest.raises(StoreNotFoundError):
+        export_npy(tmp_path / "folder", npy)
+    with pytest.raises(StoreNotFoundError):
+        export_npy(tmp_path / "folder" / "notes.txt", npy)

@@ -1,4 +1,4 @@
-"""Grid, compact and auto: what each holds, and when which is chosen."""
+"""Grid, compact and auto: what each holds, when which is chosen, and which fields enter."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from tests import helpers
 from tests.export import stores
 
 ENDS = stores.STUDENT.with_ends()
+EXTRA = (
+    Field(name="motion_id", dtype="int32"),
+    Field(name="contacts", dim=4, dtype="bool"),
+    Field(name="double", dim=2, dtype="float64"),
+    Field(name="half", dim=2, dtype="float16"),
+    Field(name="byte", dim=3, dtype="uint8"),
+)
+EXTENDED = Schema.mosaic(obs_dim=3, action_dim=2, student_obs_dim=5, extra=EXTRA)
+ENDLESS = {"trajectory_end": np.zeros((5, 4), np.uint8)}
 
 
 def no_masks(step: int) -> None:
@@ -104,21 +113,92 @@ def test_provenance_says_where_it_comes_from(store: str, npy: str) -> None:
     assert ours["runs"][0]["versions"]["numpy"]
 
 
-def test_a_store_of_other_fields_exports_all_of_them(store: str, npy: str) -> None:
-    schema = Schema((Field(name="lidar", dim=4), Field(name="reward")))
+def test_a_store_of_other_fields_exports_all_of_them_and_ends_by_name_only(
+    store: str, npy: str
+) -> None:
+    schema = Schema((Field(name="lidar", dim=4), Field(name="reward"))).with_ends()
     recorded = stores.write(store, 5, schema=schema)
-    export_npy(store, npy)
-    data = stores.load(npy)
-    helpers.assert_same(data["lidar"], recorded["lidar"])
-    helpers.assert_same(data["reward"], recorded["reward"])
-    assert data["metadata"]["action_dim"] is None
+    for names, more in ((None, {}), (["lidar", "reward", "trajectory_end"], ENDLESS)):
+        export_npy(store, npy, fields=names)
+        data = stores.load(npy)
+        assert data.pop("metadata")["action_dim"] is None
+        want = {name: recorded[name] for name in ("lidar", "reward")} | more
+        assert sorted(data) == sorted(want)
+        for name, rows in want.items():
+            helpers.assert_same(data[name], rows, name)
 
 
-def test_how_trajectories_ended_is_exported_by_name_only(store: str, npy: str) -> None:
-    recorded = stores.write(store, 5, schema=Schema((Field(name="lidar", dim=4),)).with_ends())
+# -- fields, by name, and what becomes of their dtypes --------------------------------------------
+
+
+def test_by_default_mosaics_fields_and_no_others(store: str, npy: str) -> None:
+    stores.write(store, 4, schema=EXTENDED)
     export_npy(store, npy)
-    assert sorted(stores.load(npy)) == ["lidar", "metadata"]
-    export_npy(store, npy, fields=["lidar", "trajectory_end"])
+    assert set(stores.load(npy)) == {*stores.MOSAIC_NAMES, "student_observations", "metadata"}
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["student_observations", "actions", "action_mean", "action_sigma"],
+        ["motion_id", "actions"],
+        ["double", "half", "byte", "contacts"],
+        ["action_sigma", "actions", "actions"],
+    ],
+)
+def test_just_those_named(store: str, npy: str, layout: str, names: list[str]) -> None:
+    masks = stores.some_masks(4)
+    recorded = stores.write(store, 8, schema=EXTENDED, masks=masks)
+    export_npy(store, npy, layout=layout, fields=names)
+
     data = stores.load(npy)
-    helpers.assert_same(data["lidar"], recorded["lidar"])
-    helpers.assert_same(data["trajectory_end"], np.zeros((5, 4), np.uint8))
+    grid = layout == "grid"
+    assert set(data) == {*names, "metadata"} | ({"valid_mask"} if grid else set())
+    for name in names:
+        rows = recorded[name]
+        want = rows.astype(np.float32) if rows.dtype.kind == "f" else rows
+        if not grid:
+            want = want[recorded["valid_mask"]][:, None]
+        helpers.assert_same(data[name], want, name)
+
+
+def test_the_mask_may_be_named_in_a_grid(store: str, npy: str) -> None:
+    stores.write(store, 3, masks=stores.some_masks(4))
+    export_npy(store, npy, layout="grid", fields=["actions", "valid_mask"])
+    assert set(stores.load(npy)) == {"actions", "valid_mask", "metadata"}
+
+
+def test_the_report_notes_what_training_would_miss(store: str, npy: str) -> None:
+    stores.write(store, 3, schema=EXTENDED)
+
+    def notes(*fields: str) -> str:
+        return " ".join(export_npy(store, npy, fields=fields).notes)
+
+    assert "action_sigma" in notes("observations", "actions", "action_mean")
+    assert "no observations" in notes("actions", "action_mean", "action_sigma")
+    both = ("observations", "student_observations", "actions", "action_mean", "action_sigma")
+    assert "student_observations only" in notes(*both)
+    assert notes(*both[1:]) == ""
+
+
+@pytest.mark.parametrize("acting", [{"action_noise": 0.3}, {"act_by": "sample"}])
+def test_which_label_is_learned_of_a_disturbed_recording(
+    store: str, npy: str, acting: dict[str, Any]
+) -> None:
+    stores.write(store, 3, schema=EXTENDED, metadata={"acting": acting})
+
+    def told(*fields: str) -> str:
+        return " ".join(export_npy(store, npy, fields=fields).notes)
+
+    labels = ("student_observations", "actions", "action_sigma")
+    assert "MOSAIC learns from action_mean; actions are what was" in told(*labels, "action_mean")
+    assert "WARNING: the labels left are actions, which were disturbed on purpose" in told(*labels)
+    assert "disturbed" not in told("student_observations", "action_mean", "action_sigma")
+
+
+@pytest.mark.parametrize("acting", [{"start": "random"}, {}, None, True, 5, "act_by", [["a"]]])
+def test_what_says_of_no_disturbance(store: str, npy: str, acting: Any) -> None:
+    """Random starts disturb no label; and a word of the user's own may be called so, too."""
+    stores.write(store, 3, schema=EXTENDED, metadata={"acting": acting})
+    assert not any("disturbed" in note for note in export_npy(store, npy).notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from mosaic_collect.errors import (
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.npyfile.read import scan_npy
-from mosaic_collect.store.metadata import root_document
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from tests import helpers
 from tests.export import stores
@@ -172,16 +171,10 @@ def test_trajectory_ids_stay_unique_and_the_report_says_how(paths: list[str], np
     assert not any("more, to be unique" in note for note in export_npy(paths, npy).notes)
 
 
-def lie(path: str, **changes: Any) -> None:
-    """A root document that says something else, with a checksum that fits."""
-    state = replace(TrajectoryDataset(path).state, **changes)
-    Path(path, "zarr.json").write_bytes(root_document(state))
-
-
 def test_ids_beyond_int64_are_refused(paths: list[str], npy: str) -> None:
     three(paths)
     for path in paths[:2]:
-        lie(path, next_trajectory_id=(1 << 63) - 1)
+        helpers.edit_state(path, next_trajectory_id=(1 << 63) - 1)
     with pytest.raises(ExportError, match="beyond int64"):
         export_npy(paths, npy)
 
@@ -199,16 +192,6 @@ def test_interrupted_trajectories_of_each_store_are_left_out(paths: list[str], n
         (r[VALID_MASK] & ~w).sum() for r, w in zip(recorded, whole, strict=True)
     )
     assert verify_export(paths, npy).ok
-
-
-def test_nonfinite_pairs_of_each_store_are_left_out(paths: list[str], npy: str) -> None:
-    recorded = [
-        write(p, 100 * i, 8, 3, masks=None, edit=stores.nan_at("actions", (100 * i + 2 + i, i)))
-        for i, p in enumerate(paths)
-    ]
-    report = export_npy(paths, npy)
-    assert report.left_out.nonfinite == 3
-    assert_joined(npy, recorded, [stores.finite_pairs(rows, NAMES) for rows in recorded])
 
 
 def pairs_of(npy: str) -> list[tuple[float, ...]]:
@@ -262,7 +245,7 @@ def test_a_mask_that_contradicts_its_store_is_named(paths: list[str], npy: str) 
     """Two lies that even out are none the less two."""
     three(paths)
     for path, by in zip(paths, (1, -1), strict=False):
-        lie(path, num_valid=TrajectoryDataset(path).num_valid + by)
+        helpers.edit_state(path, num_valid=TrajectoryDataset(path).num_valid + by)
     with pytest.raises(CorruptStoreError, match=r"a\.zarr: valid_mask holds"):
         export_npy(paths, npy)
 

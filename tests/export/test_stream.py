@@ -80,19 +80,6 @@ def test_one_pair_of_many(store: str, npy: str) -> None:
     stores.assert_compact(npy, recorded, recorded["valid_mask"], stores.MOSAIC_NAMES)
 
 
-def test_the_report_is_of_the_file(store: str, npy: str) -> None:
-    stores.write(store, 8, masks=stores.some_masks(4))
-    report = export_npy(store, npy)
-    data = stores.load(npy)
-    assert report.path == npy
-    with open(npy, "rb") as file:
-        assert report.file_nbytes == len(file.read())
-    arrays = {k: v for k, v in data.items() if k != "metadata"}
-    assert report.shapes == {k: v.shape for k, v in arrays.items()}
-    assert report.device_nbytes == sum(v.nbytes for v in arrays.values())
-    assert report.seconds >= 0
-
-
 @pytest.mark.parametrize("layout", ["grid", "compact"])
 def test_progress_is_told_all_bytes_of_arrays_and_nothing_is_shown(
     store: str, npy: str, layout: str, capsys: pytest.CaptureFixture[str]

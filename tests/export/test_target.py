@@ -114,14 +114,14 @@ def test_a_disk_that_reports_no_blocks_is_not_full(made: str, npy: str, monkeypa
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, 0])
 def test_a_system_that_reserves_no_space(made: str, npy: str, monkeypatch: Any, code: int) -> None:
     expected = export_npy(made, npy).num_pairs
-    content = open_bytes(npy)
+    content = Path(npy).read_bytes()
 
     if code:
         monkeypatch.setattr(os, "posix_fallocate", failing(code))
     else:
         monkeypatch.delattr(os, "posix_fallocate")
     assert export_npy(made, npy).num_pairs == expected
-    assert open_bytes(npy) == content
+    assert Path(npy).read_bytes() == content
 
 
 @pytest.mark.parametrize("code", NO_LOCKS)
@@ -145,7 +145,7 @@ class TestWithoutLocks:
             export_npy(made, npy)
             assert stores.load(npy)
             os.pwrite(first.fd, b"56789", 5)
-        assert open_bytes(npy) == b"0123456789"
+        assert Path(npy).read_bytes() == b"0123456789"
         assert listing(npy) == ["expert.npy", "expert.zarr"]
 
 
@@ -221,7 +221,7 @@ def test_an_end_on_the_way_leaves_what_was_there(
     with pytest.raises(kind) as caught:
         export_npy(made, npy)
     assert listing(npy) == there, "the temp file was left"
-    assert before is None or open_bytes(npy) == before
+    assert before is None or Path(npy).read_bytes() == before
     if kind is not KeyboardInterrupt:
         assert "expert.npy: writing failed, nothing was left there: broken" in str(caught.value)
         assert caught.value.__cause__ is error
@@ -238,11 +238,11 @@ def test_short_writes_are_gone_on_with(made: str, npy: str, monkeypatch: Any) ->
 
 def test_an_existing_file_stays_if_a_corrupt_shard_is_met(made: str, npy: str) -> None:
     export_npy(made, npy)
-    before = open_bytes(npy)
+    before = Path(npy).read_bytes()
     stores.flip(os.path.join(made, "action_sigma", "c.3.0.0"), 2)
     with pytest.raises(CorruptStoreError, match="action_sigma, block 3"):
         export_npy(made, npy, layout="grid")
-    assert open_bytes(npy) == before
+    assert Path(npy).read_bytes() == before
     assert listing(npy) == ["expert.npy", "expert.zarr"]
 
 
@@ -309,7 +309,7 @@ def test_a_target_that_another_export_writes_is_refused(
         elsewhere = helpers.run_python(_ELSEWHERE.format(options), made, target, form)
         assert "WriteError" in elsewhere.stderr
         assert "another export is writing it" in elsewhere.stderr
-    assert open_bytes(os.path.join(target, "a") if is_folder else target) == b"0123456789"
+    assert Path(target, "a" if is_folder else "").read_bytes() == b"0123456789"
     assert sorted(os.listdir(tmp_path)) == [os.path.basename(target), "expert.zarr"]
 
 
@@ -348,9 +348,4 @@ def test_an_export_that_ends_just_now_is_not_disturbed(
     monkeypatch.setattr(fcntl, "flock", flock)
     with opened_target(npy, 10):
         assert ended
-        assert open_bytes(npy) == b"whole"
-
-
-def open_bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+        assert Path(npy).read_bytes() == b"whole"

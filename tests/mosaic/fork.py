@@ -52,14 +52,18 @@ class Algorithm:
             self._load_expert_trajectories()
 
     def _load_expert_trajectories(self) -> None:
-        """All of the file, flat, on the device; the student's observations if there are some."""
-        assert self.expert_trajectory_path is not None
+        """All of the file, flat, on the device; the student's observations if there are some.
+
+        A view takes no copy, and fails where memory is not in C order.
+        """
+        assert isinstance(self.expert_trajectory_path, str)
+        assert self.expert_trajectory_path.endswith(".npy")
         data = np.load(self.expert_trajectory_path, allow_pickle=True).item()
         names = {n: n for n in ("observations", "actions", "action_mean", "action_sigma")}
         if "student_observations" in data:
             names["observations"] = "student_observations"
         self.expert_data = {
-            key: torch.from_numpy(data[name]).to(self.device).flatten(0, 1)
+            key: torch.from_numpy(data[name]).to(self.device).view(-1, data[name].shape[-1])
             for key, name in names.items()
         }
 
