@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from mosaic_collect import export_npy
 from mosaic_collect.cli import main
+from tests.export import stores
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,21 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
         return Done(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def made(store: str) -> str:
+    """A store of ten steps of four environments, with all that an export leaves out."""
+    stores.write(
+        store, 10, masks=stores.some_masks(4), ends={9: [0, 2]}, falls={3: [1]},
+        schema=stores.STUDENT.with_ends(), edit=stores.nan_at("actions", (6, 2)),
+        metadata={"robot": "G1"},
+    )  # fmt: skip
+    return store
+
+
+@pytest.fixture
+def exported(made: str, npy: str) -> str:
+    """The export of ``made``, at ``npy``."""
+    export_npy(made, npy)
+    return npy

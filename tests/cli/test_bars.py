@@ -13,16 +13,7 @@ import termios
 
 import pytest
 
-from mosaic_collect import export_npy
 from tests import helpers
-from tests.export import stores
-
-
-@pytest.fixture
-def made(store: str, npy: str) -> tuple[str, str]:
-    stores.write(store, 8)
-    export_npy(store, npy)
-    return store, npy
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -34,9 +25,9 @@ def made(store: str, npy: str) -> tuple[str, str]:
         (["verify", "STORE", "--npy", "NPY"], ["verify: ", "compare: "]),
     ],
 )
-def test_bars(cli, made, tmp_path, monkeypatch, terminal: bool, command, names) -> None:
+def test_bars(cli, made, exported, tmp_path, monkeypatch, terminal: bool, command, names) -> None:
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: terminal)
-    paths = {"STORE": made[0], "NPY": made[1], "MADE": str(tmp_path / "made.zarr")}
+    paths = {"STORE": made, "NPY": exported, "MADE": str(tmp_path / "made.zarr")}
     done = cli(*[paths.get(word, word) for word in command])
     assert done.code == 0
     assert "%|" not in done.out

@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 import os
 
-import pytest
-
 import mosaic_collect as mc
 from tests.export import stores
-
-
-@pytest.fixture
-def made(store: str) -> str:
-    stores.write(store, 10, masks=stores.some_masks(4))
-    return store
 
 
 def test_a_store_is_copied_and_read_back(cli, made: str, s3: str, tmp_path) -> None:
     done = cli("copy", made, s3, "--verify")
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{s3}: 10 steps; 24 shards copied, ")
+    assert done.out.startswith(f"{s3}: 10 steps; 32 shards copied, ")
     done = cli("copy", made, s3, "--json")
     told = json.loads(done.out)
-    assert (told["copied"], told["kept"], told["ok"]) == (0, 24, True)
+    assert (told["copied"], told["kept"], told["ok"]) == (0, 32, True)
     back = str(tmp_path / "back.zarr")
     assert cli("copy", s3, back).code == 0
     assert mc.verify_store(back).ok

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -119,8 +118,7 @@ def test_a_signal_leaves_what_was_committed(cli, npy: str, store: str, number: i
     command = [sys.executable, "-c", _HALFWAY, "import", npy, store, "--buffer-mb", "0.2"]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": helpers.REPO})
     try:
-        while not _steps(store) and process.poll() is None:
-            time.sleep(0.01)
+        helpers.wait_until(lambda: _steps(store) or process.poll() is not None)
         process.send_signal(number)
         process.wait(timeout=300)
     finally:

@@ -17,62 +17,48 @@ from tests.export import stores
 from tests.importing import files
 
 
-@pytest.fixture
-def made(store: str, npy: str) -> tuple[str, str]:
-    schema = stores.STUDENT.with_ends()
-    stores.write(
-        store, 10, masks=stores.some_masks(4), ends={9: [0, 2]}, falls={3: [1]}, schema=schema,
-        edit=stores.nan_at("actions", (6, 2)), metadata={"robot": "G1"},
-    )  # fmt: skip
-    export_npy(store, npy)
-    return store, npy
-
-
 def lines(done: Any, code: int = 0) -> list[dict[str, Any]]:
     assert (done.code, done.err) == (code, "")
     return [json.loads(line, parse_constant=pytest.fail) for line in done.out.splitlines()]
 
 
-def test_export(cli, made: tuple[str, str]) -> None:
-    store, npy = made
-    (told,) = lines(cli("export", store, npy, "--max-pairs", "7", "--json"))
-    report = asdict(export_npy(store, npy, max_pairs=7))
+def test_export(cli, made: str, exported: str) -> None:
+    (told,) = lines(cli("export", made, exported, "--max-pairs", "7", "--json"))
+    report = asdict(export_npy(made, exported, max_pairs=7))
     assert told.pop("seconds") >= 0
     del report["seconds"]
     assert told == json.loads(json.dumps(report))
     assert told["left_out"]["nonfinite"] == 1
 
 
-def test_verify(cli, made: tuple[str, str]) -> None:
-    store, npy = made
-    of_store, of_file = lines(cli("verify", store, "--npy", npy, "--json"))
-    assert (of_store["path"], of_store["of"], of_store["ok"]) == (store, "shards", True)
-    assert (of_file["path"], of_file["of"], of_file["ok"]) == (npy, "arrays", True)
-    assert of_store["checked"] == verify_store(store).checked
-    stores.flip(os.path.join(store, "actions", "c.1.0.0"), 3)
-    (told,) = lines(cli("verify", store, "--npy", npy, "--json"), code=1)
+def test_verify(cli, made: str, exported: str) -> None:
+    of_store, of_file = lines(cli("verify", made, "--npy", exported, "--json"))
+    assert (of_store["path"], of_store["of"], of_store["ok"]) == (made, "shards", True)
+    assert (of_file["path"], of_file["of"], of_file["ok"]) == (exported, "arrays", True)
+    assert of_store["checked"] == verify_store(made).checked
+    stores.flip(os.path.join(made, "actions", "c.1.0.0"), 3)
+    (told,) = lines(cli("verify", made, "--npy", exported, "--json"), code=1)
     assert told["ok"] is False
     assert len(told["problems"]) == 1
 
 
-def test_inspect(cli, made: tuple[str, str]) -> None:
-    store, npy = made
-    of_store, of_file = lines(cli("inspect", store, npy, "--json"))
-    state = TrajectoryDataset(store).state
+def test_inspect(cli, made: str, exported: str) -> None:
+    of_store, of_file = lines(cli("inspect", made, exported, "--json"))
+    state = TrajectoryDataset(made).state
     assert (of_store["kind"], of_store["metadata"]) == ("store", {"robot": "G1"})
     figures = of_store["figures"]
     for name in ("num_envs", "num_pairs", "num_valid", "num_blocks"):
         assert figures[name] == getattr(state, name)
     assert (figures["num_steps"], figures["num_failed"]) == (10, 1)
     ends = [figures[f"num_{name}"] for name in ("trajectories", "ended", "without_end")]
-    table = TrajectoryDataset(store).trajectories
+    table = TrajectoryDataset(made).trajectories
     assert ends == [len(table), state.num_trajectories, table.counts()["interrupted"]]
     assert figures["runs"][0]["versions"]["numpy"] == np.__version__
     shapes = {f["name"]: tuple(f["shape"]) for f in of_store["fields"]}
-    assert shapes == {n: TrajectoryDataset(store)[n].shape for n in shapes}
+    assert shapes == {n: TrajectoryDataset(made)[n].shape for n in shapes}
     assert of_store["raw_nbytes"] == sum(f["raw_nbytes"] for f in of_store["fields"])
 
-    metadata = stores.load(npy)["metadata"]
+    metadata = stores.load(exported)["metadata"]
     assert of_file["figures"]["provenance"] == json.loads(json.dumps(metadata["mosaic_collect"]))
     assert of_file["figures"]["num_valid"] == metadata["num_steps"]
     assert of_file["metadata"]["obs_dim_dict"] == metadata["obs_dim_dict"]
