@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, export_npy
+from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.verify import verify_store
@@ -38,6 +36,7 @@ def test_the_next_observation_shows_what_was_executed(noisy: TrajectoryDataset) 
     assert abs(unit.mean()) < 0.1
     assert abs(unit.std() - 1) < 0.1
     assert verify_store(noisy.path).ok
+    assert noisy.metadata["acting"] == {"action_noise": 0.3, "push": 0.3, "start": "random"}
     # The resumed run draws numbers of its own.
     assert not np.array_equal(noisy.read("action_noise", 0, 1), noisy.read("action_noise", 8, 9))
 
@@ -61,13 +60,6 @@ def test_trajectories_begin_anywhere_and_end_with_their_motion(
     last = np.array(FRAMES)[noisy.read("motion_id")] - 1
     assert ended.sum() > 16
     assert np.array_equal(ended, noisy.read("motion_frame") == last)
-
-
-def test_it_is_told_and_exported_with_a_word(noisy: TrajectoryDataset, case: Case) -> None:
-    told = noisy.metadata["acting"]
-    assert told == {"action_noise": 0.3, "push": 0.3, "start": "random"}
-    npy = str(case.folder / "noisy.npy")
-    assert any("learns from action_mean" in note for note in export_npy(noisy.path, npy).notes)
 
 
 def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> None:
@@ -113,17 +105,3 @@ def test_samples_are_of_the_policys_own_distribution(case: Case) -> None:
     unit = (dataset.read("actions") - dataset.read("action_mean")) / sigma
     assert abs(unit.std() - 1) < 0.1
     assert dataset.metadata["acting"] == {"act_by": "sample"}
-
-
-def test_a_student_acts_and_the_expert_labels(case: Case, tmp_path: Path) -> None:
-    from tests.collection import students
-
-    student = students.save(students.Constant(0.25, 29), tmp_path / "student.pt")
-    taught = {"act_by": student, "act_share": 0.5, "trust_checkpoint": True}
-    case.run("taught", num_envs=4, max_steps=6, **taught)
-    store = case.store("taught")
-    dataset = TrajectoryDataset(store)
-    acted = dataset.read("student_acted")
-    assert 0 < acted.sum() < acted.size
-    assert (dataset.read("actions")[acted] == 0.25).all()
-    assert main(["verify", store, "--checkpoint", EXPERT]) == 0

@@ -37,16 +37,6 @@ def passes(case: Case) -> TrajectoryDataset:
     return case.data("passes")
 
 
-@pytest.fixture
-def no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail if one is made: what can be said before must be said before."""
-
-    def made(*args: Any) -> None:
-        raise AssertionError("a simulation was made")
-
-    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.MjlabSimulation", made)
-
-
 def test_every_row_is_of_the_frame_it_says(passes: TrajectoryDataset) -> None:
     found = trajectories(passes)
     assert sorted(motion for motion, _, _ in found) == [0, 0, 1, 1]
@@ -177,7 +167,7 @@ def test_the_store_and_its_export_are_right(passes: TrajectoryDataset, case: Cas
 
 
 def test_a_complete_store_is_not_collected_again(
-    passes: TrajectoryDataset, case: Case, no_simulation: None, capsys: Any
+    passes: TrajectoryDataset, case: Case, no_simulator: None, capsys: Any
 ) -> None:
     result = case.run("passes", passes=2, num_envs=None, resume=True)
     assert result.already_complete
@@ -202,7 +192,7 @@ def test_a_complete_store_is_not_collected_again(
 def test_a_resume_with_other_options_is_refused(
     passes: TrajectoryDataset,
     case: Case,
-    no_simulation: None,
+    no_simulator: None,
     changes: dict[str, Any],
     words: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -236,18 +226,12 @@ def test_bad_options_are_refused_before_the_store_is_made(
 
 
 def test_a_students_group_of_the_tasks_own_is_not_another(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, change_task: Callable[..., None]
 ) -> None:
-    from mosaic_collect.adapters.mjlab import collect as adapter
-
-    load = adapter.load_env_cfg
-
-    def with_a_student(*args: Any, **options: Any) -> Any:
-        cfg = load(*args, **options)
+    def with_a_student(cfg: Any) -> None:
         cfg.observations["student"] = copy.deepcopy(cfg.observations["actor"])
-        return cfg
 
-    monkeypatch.setattr(adapter, "load_env_cfg", with_a_student)
+    change_task(with_a_student)
     with pytest.raises(InputError, match=r"student_history: .* a group 'student' of its own"):
         case.run("own", max_steps=1)
     case.run("own", max_steps=1, student_history=0)
@@ -284,25 +268,19 @@ def test_a_resume_repeats_what_was_unfinished_and_nothing_else(case: Case) -> No
     assert len(rows) == sum(ROWS), "the unfinished one is left out"
 
 
-def test_a_fall_is_told_from_a_motions_end(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fall_is_told_from_a_motions_end(case: Case, change_task: Callable[..., None]) -> None:
     """Environment 0 trips at the third step of each episode."""
     from mjlab.managers.termination_manager import TerminationTermCfg
-
-    from mosaic_collect.adapters.mjlab import collect as adapter
-
-    env_cfg = adapter._env_cfg
 
     def tripping(env: Any) -> Any:
         tripped = env.episode_length_buf == 3
         tripped[1:] = False
         return tripped
 
-    def with_a_trip(*args: Any) -> Any:
-        cfg = env_cfg(*args)
+    def with_a_trip(cfg: Any) -> None:
         cfg.terminations["trip"] = TerminationTermCfg(func=tripping)
-        return cfg
 
-    monkeypatch.setattr(adapter, "_env_cfg", with_a_trip)
+    change_task(with_a_trip)
     result = case.run("falls", max_steps=ROWS[1])
     store, npy = case.store("falls"), str(case.folder / "falls.npy")
     dataset = TrajectoryDataset(store)
@@ -380,20 +358,15 @@ def test_a_motion_that_changes_while_the_simulator_starts(
 
 
 def test_no_timer_of_the_tasks_ends_a_trajectory_before_its_motion_does(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, change_task: Callable[..., None]
 ) -> None:
     """One may give the command another motion every so often, one end every episode."""
-    from mosaic_collect.adapters.mjlab import collect as adapter
 
-    load = adapter.load_env_cfg
-
-    def with_a_timer(task: str, **options: Any) -> Any:
-        cfg = load(task, **options)
+    def with_a_timer(cfg: Any) -> None:
         cfg.commands["motion"].resampling_time_range = (0.06, 0.06)
         cfg.episode_length_s = 0.06
-        return cfg
 
-    monkeypatch.setattr(adapter, "load_env_cfg", with_a_timer)
+    change_task(with_a_timer)
     result = case.run("timer", passes=1)
     assert (result.completed, result.num_steps) == (2, ROWS[1])
     whole = [(motion, list(range(1, rows + 1)), True) for motion, rows in enumerate(ROWS)]
@@ -449,16 +422,3 @@ def test_ranks_share_the_motions(case: Case, ranked: Callable[..., Any]) -> None
     assert sorted(t.motion for t in dataset.where(end="truncated")) == [0, 1]
     assert [part.metadata["ranks"] for part in dataset.parts] == [[0, 2], [1, 2]]
     assert verify_store(folder).ok
-
-
-def test_without_torchruns_variables(
-    case: Case,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(InputError, match="distributed: expected torchrun's"):
-        case.run("none", distributed=True)
-    assert main(case.command("none", "--max-steps", "5", "--distributed")) == 2
-    assert "--distributed: expected torchrun's RANK" in capsys.readouterr().err
-    assert not (case.folder / "none.zarr").exists()

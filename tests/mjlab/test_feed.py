@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mosaic_collect.collection.fitting import HOW
 from mosaic_collect.collection.motions import read_arrays
 from mosaic_collect.errors import InputError, StoreMismatchError
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import FRAMES, ROWS, Case, changed_expert, make_case
+from tests.mjlab.case import FRAMES, ROWS, Case, make_case
 
 pytestmark = mjlab_case.MARKS
 
@@ -24,16 +25,6 @@ pytestmark = mjlab_case.MARKS
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
     return make_case(tmp_path)
-
-
-@pytest.fixture
-def no_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail if one is built: what can be said before must be said before."""
-
-    def built(*args: Any, **options: Any) -> None:
-        raise AssertionError("a simulator was built")
-
-    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.ManagerBasedRlEnv", built)
 
 
 def rewrite(path: Path, **changes: Any) -> None:
@@ -150,15 +141,11 @@ def test_bodies_in_another_order_are_told_while_it_runs_with_what_ended_them(
 
 
 def test_groups_that_the_policy_does_not_read_break_nothing(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, change_task: Callable[..., None]
 ) -> None:
     """Images of two types, and terms that stay apart."""
     import torch
     from mjlab.managers.observation_manager import ObservationGroupCfg, ObservationTermCfg
-
-    from mosaic_collect.adapters.mjlab import collect as adapter
-
-    load = adapter.load_env_cfg
 
     def image(env: Any) -> torch.Tensor:
         return torch.zeros(env.num_envs, 3, 32, 32)
@@ -166,35 +153,17 @@ def test_groups_that_the_policy_does_not_read_break_nothing(
     def pixels(env: Any) -> torch.Tensor:
         return torch.zeros(env.num_envs, 8, 8, 3, dtype=torch.uint8)
 
-    def with_groups(*args: Any, **options: Any) -> Any:
-        cfg = load(*args, **options)
+    def with_groups(cfg: Any) -> None:
         for func in (image, pixels):
             term = {"it": ObservationTermCfg(func=func)}
             cfg.observations[func.__name__] = ObservationGroupCfg(terms=term)
         cfg.observations["terms"] = copy.deepcopy(cfg.observations["actor"])
         cfg.observations["terms"].concatenate_terms = False
-        return cfg
 
     case.run("plain", max_steps=3, teacher_noise=False)
-    monkeypatch.setattr(adapter, "load_env_cfg", with_groups)
+    change_task(with_groups)
     case.run("groups", max_steps=3, teacher_noise=False)
     plain, groups = (TrajectoryDataset(case.store(n)) for n in ("plain", "groups"))
     assert groups.metadata["groups"] == {"actor": 160}
     assert groups.schema == plain.schema
     np.testing.assert_array_equal(groups.read("observations"), plain.read("observations"))
-
-
-@pytest.fixture
-def mad(tmp_path: Path) -> str:
-    """The expert, with a bias that is no number."""
-    return changed_expert(tmp_path / "mad.pt", lambda actor: actor["mlp.0.bias"].fill_(np.nan))
-
-
-def test_nan_stops_a_run_on_the_command_line(
-    case: Case, mad: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    more = ("--num-envs", "2", "--max-steps", "9", "--stop-on-nonfinite")
-    assert main(case.command("stopped", *more, checkpoint=mad)) == 2
-    assert "NaN or infinity: step 0, actions, action_mean" in capsys.readouterr().err
-    data = case.data("stopped")
-    assert (data.num_steps, data.status) == (1, "collecting")

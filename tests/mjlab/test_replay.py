@@ -34,16 +34,6 @@ def test_on_the_command_line(store: str, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines()[-1] == said
 
 
-def test_another_checkpoint_on_the_command_line(
-    store: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = changed_expert(tmp_path / "other.pt", lambda actor: actor["mlp.0.weight"].add_(1e-3))
-    assert main(["verify", store, "--checkpoint", other]) == 1
-    assert "ROWS OFF" in capsys.readouterr().out
-    assert main(["verify", store, "--checkpoint", str(tmp_path / "none.pt")]) == 2
-    assert "none.pt" in capsys.readouterr().err
-
-
 def of_the_generation_before(actor: dict[str, Any]) -> None:
     actor["std"] = actor.pop("distribution.std_param")
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from mosaic_collect import TrajectoryDataset, verify_store
@@ -34,15 +33,17 @@ def test_a_collection_beneath_a_parent_that_ignores_interrupts(tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
+
+    def wait_for(steps: int) -> None:
+        helpers.wait_until(lambda: _steps(store) >= steps or process.poll() is not None)
+
     try:
-        deadline = time.monotonic() + 300
-        while _steps(store) < 5 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(5)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.poll() is None
+        wait_for(_steps(store) + 20)
+        assert process.poll() is None, "the interrupt was not ignored"
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     finally:
         process.kill()
         process.wait()
