@@ -17,7 +17,6 @@ from mosaic_collect.collection.ranks import RankStore  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.simulators import run_collect  # noqa: E402
 from tests import helpers  # noqa: E402
-from tests.collection import students  # noqa: E402
 
 
 class OpenedError(Exception):
@@ -73,22 +72,6 @@ def test_what_makes_no_sense_is_refused_before(
     with pytest.raises(InputError, match=words):
         collected(options, **changes)
     assert not Path(options.output).exists()
-
-
-def test_a_student_that_is_none(options: RecordOptions) -> None:
-    """A checkpoint for one, which is no network by itself."""
-    with pytest.raises(InputError, match=r"act_by: .*model\.pt: expected TorchScript"):
-        collected(options, act_by=options.checkpoint)
-    assert not Path(options.output).exists()
-
-
-def test_a_student_that_is_not_trusted(options: RecordOptions, tmp_path: Path) -> None:
-    student = students.save(students.Constant(0.0, 2), tmp_path / "student.pt")
-    with pytest.raises(InputError, match="TorchScript program, and running it"):
-        collected(options, act_by=student)
-    assert not Path(options.output).exists()
-    with pytest.raises(OpenedError):
-        collected(options, act_by=student, trust_checkpoint=True)
 
 
 def test_other_environments_than_the_stores(options: RecordOptions) -> None:

@@ -95,7 +95,10 @@ def test_each_flag_of_mosaics_script_is_taken(motions: Path, flag: str) -> None:
 def test_options_that_only_the_command_line_had(motions: Path) -> None:
     """Both are made of one description."""
     more = ("--record", "reward,critic", "--record_states", "--compressor", "lz4", "--push", "0.5")
-    options = plan_collection(parse(motions, "x.npy", *more, "--no_teacher_noise"), {}).options
+    more += ("--no_teacher_noise", "--buffer_mb", "1.5")
+    options = plan_collection(parse(motions, "x.npy", *more), {}).options
+    plain = plan_collection(parse(motions, "x.npy"), {}).options
+    assert (options.buffer_mb, plain.buffer_mb) == (1.5, "auto")
     assert (options.extra_names, options.compressor) == (["reward", "critic", "states"], "lz4")
     assert (options.push, options.teacher_noise) == (0.5, False)
 
@@ -199,6 +202,8 @@ def test_all_problems_are_told_together(motions: Path) -> None:
         *("checkpoint", "layout", "max_steps", "max_trajectories", "num_envs"),
         *("start_index", "steps_per_trajectory", "store", "student_history"),
     ]
+    with pytest.raises(InputError, match='buffer_mb: expected "auto" or a positive number, got'):
+        plan_collection(parse(motions, "x.npy", "--buffer_mb", "much"), {})
     with pytest.raises(InputError, match=r"output_path: expected \*\.npy or \*\.zarr"):
         plan_collection(parse(motions, "expert"), {})
 
@@ -231,21 +236,6 @@ def test_who_acts(motions: Path, tmp_path: Path) -> None:
     wrong = ("--action_noise", "-1", "--act_share", "0.2", "--num_envs", "0")
     with pytest.raises(InputError, match=r"num_envs.*action_noise.*act_share: expected only where"):
         acting(*wrong)
-    with pytest.raises(InputError, match="act_by: expected mean, sample or a student's file"):
-        acting("--act_by", "samples")
-    checkpoint = tmp_path / "model.pt"
-    checkpoint.touch()
-    with pytest.raises(InputError, match=r"act_by: .*model\.pt: expected TorchScript"):
-        acting("--act_by", str(checkpoint))
-
-
-def test_the_writers_buffer(motions: Path) -> None:
-    assert plan_collection(parse(motions, "x.npy"), {}).options.buffer_mb == "auto"
-    assert parse(motions, "x.npy", "--buffer_mb", "1.5").buffer_mb == 1.5
-    with pytest.raises(
-        InputError, match='buffer_mb: expected "auto" or a positive number, got \'mu'
-    ):
-        plan_collection(parse(motions, "x.npy", "--buffer_mb", "much"), {})
 
 
 def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(

@@ -42,14 +42,6 @@ class TestFinding:
         path = write_motion(tmp_path / "one.npz", 7)
         assert find_motions(str(path)) == [Motion(str(path), file_sha256(str(path)), 7)]
 
-    def test_a_folder_by_name(self, tmp_path: Path) -> None:
-        for name, frames in (("b", 5), ("a", 6), ("c", 7)):
-            write_motion(tmp_path / f"{name}.npz", frames)
-        (tmp_path / "notes.txt").write_text("no motion")
-        found = find_motions(str(tmp_path))
-        assert [os.path.basename(m.path) for m in found] == ["a.npz", "b.npz", "c.npz"]
-        assert [m.frames for m in found] == [6, 5, 7]
-
     def test_twins_only_once(self, tmp_path: Path) -> None:
         write_motion(tmp_path / "b.npz", 5)
         (tmp_path / "a.npz").write_bytes((tmp_path / "b.npz").read_bytes())
@@ -59,10 +51,13 @@ class TestFinding:
     def test_a_folder_at_any_depth_by_path(self, tmp_path: Path) -> None:
         for value, name in enumerate(("b/c", "b/a", "a", "c")):
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            write_motion(tmp_path / f"{name}.npz", 5, value)
+            write_motion(tmp_path / f"{name}.npz", 5 + value, value)
+        (tmp_path / "notes.txt").write_text("no motion")
         found = [os.path.relpath(path, tmp_path) for path in motion_files(str(tmp_path))]
         assert found == ["a.npz", "b/a.npz", "b/c.npz", "c.npz"]
-        assert [m.path for m in find_motions(str(tmp_path))] == motion_files(str(tmp_path))
+        motions = find_motions(str(tmp_path))
+        assert [m.path for m in motions] == motion_files(str(tmp_path))
+        assert [m.frames for m in motions] == [7, 6, 5, 8]
 
     def test_hidden_ones_are_no_motions(self, tmp_path: Path) -> None:
         """Copies that other systems make beside files, and checkpoints of notebooks."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mosaic_collect import InputError, TrajectoryDataset, export_npy, verify_sto
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.store.ranks import blobs_at
 from tests.collection.rank_worker import MEMBER, toy_motions
-from tests.helpers import REPO
+from tests.helpers import REPO, wait_until
 
 WORKER = ["tests/collection/rank_worker.py"]
 MOTIONS = 20
@@ -35,8 +34,8 @@ def start(folder: Path, rank: int, world: int, *options: str) -> subprocess.Pope
 def joined(folder: Path, rank: int, world: int, *options: str) -> subprocess.Popen[bytes]:
     """A rank that has a share of the motions, before those who come later take what is left."""
     process = start(folder, rank, world, *options)
-    while not (folder / MEMBER.format(rank)).exists() and process.poll() is None:
-        time.sleep(0.02)
+    member = folder / MEMBER.format(rank)
+    wait_until(lambda: member.exists() or process.poll() is not None)
     return process
 
 

@@ -125,7 +125,11 @@ add, left = TrajectoryWriter.add_step, [int(after)]
 
 def counted(self, **rows):
     if not left[0]:
-        self.commit() if commit == "now" else time.sleep(0.3)  # for full blocks to be committed
+        full = max(0, self.num_steps - 1) // self.block_steps * self.block_steps
+        while commit == "by blocks" and self.stats.committed_steps < full:
+            time.sleep(0.01)
+        if commit == "now":
+            self.commit()
         os._exit(9)
     left[0] -= 1
     add(self, **rows)

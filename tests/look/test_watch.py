@@ -92,7 +92,7 @@ def test_ends_told_late_are_counted(store: str) -> None:
 
 
 def test_what_a_collection_tells(store: str) -> None:
-    found = Watcher(rich(store, complete=False)).look()
+    found = Watcher(rich(store, complete=False), clock=Clock()).look()
     assert found.max_steps == 100
     assert found.overall == 2.0
     assert found.stalled == pytest.approx(0.1)

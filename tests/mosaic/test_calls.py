@@ -70,11 +70,6 @@ def test_upstreams_parameters_come_first_with_their_defaults(call: Any) -> None:
     assert all(p.default is not _NEEDED for p in positional[len(wanted) :])
 
 
-def test_what_upstreams_package_exports_is_exported() -> None:
-    names = {"ExpertTrajectoryCollector", "StudentObsBuilder"}
-    assert {*names, "create_student_obs_builder_from_env_cfg"} <= set(mosaic_collect.__all__)
-
-
 @pytest.mark.parametrize("student_obs_dim", [None, STUDENT])
 def test_the_scripts_calls_from_first_to_last(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, student_obs_dim: int | None

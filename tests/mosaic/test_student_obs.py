@@ -166,14 +166,25 @@ def test_without_history_the_frame_alone_in_the_students_order() -> None:
     assert builder.total_dim == 5
 
 
-@pytest.mark.parametrize("env_ids", [[1], torch.tensor([1]), torch.tensor([False, True, False])])
-def test_a_reset_by_numbers_or_mask(env_ids: Any) -> None:
+@pytest.mark.parametrize(
+    ("env_ids", "reset"),
+    [
+        ([1], {1}),
+        (torch.tensor([1]), {1}),
+        (torch.tensor([False, True, False]), {1}),
+        ([], set()),
+        (torch.zeros(0, dtype=torch.long), set()),
+        (None, {0, 1, 2}),
+    ],
+)
+def test_a_reset_by_numbers_or_mask_or_of_all(env_ids: Any, reset: set[int]) -> None:
     builder = StudentObsBuilder(environment(), ["clock"], 2)
     builder.update_history(frame(1))
     builder.reset_history(env_ids)
-    assert builder.history_buffers["clock"][:, -1, 0].tolist() == [1020.0, 0.0, 1220.0]
-    seen = builder.get_observation(frame(2))
-    assert seen[:, 0].tolist() == [1020.0, 2120.0, 1220.0]
+    before = [0.0 if env in reset else 1020.0 + 100 * env for env in range(N)]
+    assert builder.history_buffers["clock"][:, -1, 0].tolist() == before
+    seen = builder.get_observation(frame(2))[:, 0].tolist()
+    assert seen == [2020.0 + 100 * env if env in reset else before[env] for env in range(N)]
 
 
 @pytest.mark.parametrize(
@@ -192,16 +203,6 @@ def test_a_reset_of_what_is_neither_is_refused(env_ids: Any, words: str) -> None
     with pytest.raises(InputError, match=words):
         builder.reset_history(env_ids)
     assert builder.get_observation(frame(2))[:, 0].tolist() == [1020.0, 1120.0, 1220.0]
-
-
-def test_a_reset_of_none_or_all() -> None:
-    builder = StudentObsBuilder(environment(), ["clock"], 2)
-    builder.update_history(frame(1))
-    builder.reset_history([])
-    builder.reset_history(torch.zeros(0, dtype=torch.long))
-    assert builder.get_observation(frame(2))[0].tolist() == [1020.0, 2020.0]
-    builder.reset_history(None)
-    assert builder.get_observation(frame(2))[0].tolist() == [2020.0, 2020.0]
 
 
 @pytest.mark.parametrize("history", [0, 4])
