@@ -264,7 +264,7 @@ def test_a_pipe_that_is_closed_is_no_traceback(store: str) -> None:
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     assert b"Traceback" not in err
 
 

@@ -83,7 +83,7 @@ def test_formats_are_bounded(form: str, library: str, tmp_path) -> None:
     for name, steps in (("small", 160), ("large", 640)):
         _record(str(tmp_path / name), steps, 128)
     done = helpers.run_python(
-        _PEAK + _FORMATS, form, str(tmp_path / "small"), str(tmp_path / "large"), timeout=300
+        _PEAK + _FORMATS, form, str(tmp_path / "small"), str(tmp_path / "large")
     )
     assert done.returncode == 0, done.stderr
     small, large = map(float, done.stdout.split())
@@ -118,13 +118,13 @@ def test_bounded(large: tuple[str, str], tmp_path, layout: str, several: int) ->
     store, warm = large
     npy, others = str(tmp_path / "e.npy"), [warm] * several
     fields = ",".join([*_SCHEMA.names, "trajectory_id"])
-    done = helpers.run_python(_PEAK + _CODE, warm, npy, layout, fields, store, *others, timeout=300)
+    done = helpers.run_python(_PEAK + _CODE, warm, npy, layout, fields, store, *others)
     assert done.returncode == 0, done.stderr
     size, before, exported, verified = json.loads(done.stdout)
     assert size > 250
     assert exported - before < _BOUND_MB, "export"
     assert verified - before < _BOUND_MB, "comparison and verification"
-    done = helpers.run_python(_PEAK + _IMPORT, npy, str(_BUFFER_MB), timeout=300)
+    done = helpers.run_python(_PEAK + _IMPORT, npy, str(_BUFFER_MB))
     assert done.returncode == 0, done.stderr
     before, imported = map(float, done.stdout.split())
     assert imported - before < _BUFFER_MB + _IMPORT_MB, "import"

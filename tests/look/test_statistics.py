@@ -231,7 +231,7 @@ def test_steps_that_are_only_claimed(store: str) -> None:
         "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
         "assert grown < 200_000, grown\n"
     )
-    done = helpers.run_python(code, store, timeout=30)
+    done = helpers.run_python(code, store)
     assert done.returncode == 0, done.stderr
     assert sum(stored_nbytes(TrajectoryDataset(store).view).values()) > 0
 

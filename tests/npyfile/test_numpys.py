@@ -69,7 +69,7 @@ def interpreters() -> dict[str, str]:
         code = "import numpy; print(numpy.__version__)"
         try:
             done = subprocess.run(
-                [python, "-c", code], capture_output=True, text=True, timeout=60, check=False
+                [python, "-c", code], capture_output=True, text=True, timeout=300, check=False
             )
         except OSError:
             continue
@@ -94,7 +94,7 @@ def run(python: str, code: str, path: str) -> str:
         [python, "-W", "error", "-c", code, path],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
