@@ -63,6 +63,7 @@ def tell(path):
     code, said = run("import", path, path + ".zarr")
     told += f"; import: {code}, {said.count(chr(10))} lines"
     told += ", written" if os.path.exists(path + ".zarr") else ""
+    told += ", out of memory" if "not enough memory" in said else ""
     return told + (", at length" if len(said) > 5000 else "")
 """
 NOT_IMPORTED = "; import: 2, 1 lines"
