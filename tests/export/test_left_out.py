@@ -156,8 +156,9 @@ def test_damaged_ends_are_refused_even_around_damage(store: str, npy: str, skip:
     """An end that cannot be read may be that of rows in any block before it."""
     write(store, {"steps": 11, "falls": {4: [0]}})
     stores.flip(os.path.join(store, "trajectory_end", "c.1.0"), 0)
-    with pytest.raises(CorruptStoreError, match="trajectory_end, block 1"):
+    with pytest.raises(CorruptStoreError, match="trajectory_end, block 1") as error:
         export_npy(store, npy, exclude_failed=True, skip_damaged=skip)
+    assert ("skip_damaged" in str(error.value)) is not skip, "named, unless it is taken already"
     export_npy(store, npy)
 
 
