@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
-from mosaic_collect import BatchLoader, TrajectoryDataset, export_npy  # noqa: E402
+from mosaic_collect import BatchLoader, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import (  # noqa: E402
     ClosedError,
     CorruptStoreError,
@@ -22,14 +22,10 @@ from mosaic_collect.errors import (  # noqa: E402
 )
 from tests import helpers  # noqa: E402
 from tests.export import stores  # noqa: E402
-from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
+from tests.sampling.common import NUMBERED, add, every_third, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 POOLS = (2, 3, 5, 9, 1000)  # tiles
-
-
-def every_third(step: int) -> np.ndarray:
-    return (np.arange(7) + step) % 3 != 1
 
 
 @pytest.mark.parametrize("tiles", POOLS)
@@ -188,6 +184,7 @@ def test_iterables_are_gone_through_once(store: str) -> None:
     loader = BatchLoader(store, 6, (n for n in ["number"]), trajectories=(i for i in (5, 2, 5)))
     got = torch.cat([batch["number"] for batch in loader])
     assert sorted(got.tolist()) == [n for n in range(84) if n % 7 in (2, 5)]
+    assert set(next(iter(BatchLoader(store, 6, "wide")))) == {"wide"}, "one name is no iterable"
     for ids in ({2, 5}, range(2, 6, 3), np.array([2, 5], np.uint8), torch.tensor([5, 2])):
         assert BatchLoader(store, 6, trajectories=ids).num_pairs == 24
 
@@ -204,34 +201,6 @@ def test_a_break_ends_an_epoch_and_another_iteration_the_one_before(store: str) 
     with pytest.raises(ClosedError, match="another one"):
         list(former)
     assert len(list(latter)) == len(loader) - 1
-
-
-def test_the_pairs_are_those_of_an_export(store: str, npy: str) -> None:
-    """Valid, finite, and of no trajectory that is left out."""
-
-    def edit(step: int, rows: Any) -> None:
-        stores.nan_at("actions", (2, 1), (9, 3))(step, rows)
-        stores.nan_at("student_observations", (4, 0), value=np.inf)(step, rows)
-
-    stores.write(
-        store,
-        11,
-        schema=stores.STUDENT.with_ends(),
-        masks=stores.some_masks(4),
-        edit=edit,
-        ends={6: [2]},
-        falls={4: [0, 3]},
-    )
-    names = ["student_observations", "actions"]
-    for filters in ({}, {"exclude_failed": True}, {"exclude_interrupted": True}):
-        export_npy(store, npy, fields=names, **filters)
-        data = stores.load(npy)
-        want = np.concatenate([data[n][:, 0] for n in names], axis=1)
-        batches = [
-            torch.cat([b[n] for n in names], dim=1) for b in BatchLoader(store, 4, names, **filters)
-        ]
-        assert sorted(torch.cat(batches).tolist()) == sorted(want.tolist())
-    assert set(next(iter(BatchLoader(store, 4, "actions")))) == {"actions"}
 
 
 def test_several_stores_and_a_dataset(tmp_path: Any) -> None:

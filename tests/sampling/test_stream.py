@@ -13,13 +13,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a loa
 from mosaic_collect import BatchLoader  # noqa: E402
 from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from tests import helpers  # noqa: E402
-from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
+from tests.sampling.common import NUMBERED, add, every_third, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
-
-
-def every_third(step: int) -> np.ndarray:
-    return (np.arange(7) + step) % 3 != 1
 
 
 def some(loader: BatchLoader, batches: int) -> np.ndarray:
