@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             return self._answer(fault, {}, b"")
         if fault == "nothing":
-            time.sleep(1.0)
+            time.sleep(5.0)
             return self._cut()
         status, headers, data = self._asked(body)
         if fault == "lost answer":

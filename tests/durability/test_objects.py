@@ -118,7 +118,7 @@ def test_an_upload_that_gets_no_answer_is_sent_again(s3: str, proxy: service.Pro
     """obstore itself leaves those: it does not know that a put which came twice is harmless."""
     left = iter(["nothing", None, "nothing"])
     proxy.plan = lambda method, path: next(left, None) if method == "PUT" else None
-    store = through(proxy, s3, seconds=0.4)
+    store = through(proxy, s3, seconds=2.0)
     script(store)
     assert check(store) == STEPS
 
