@@ -76,7 +76,7 @@ class GatedFiles(WrappedFiles):
     def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
         if self.shut and kind == self._kind and self._part in path:
             self.reached.set()
-            assert self.opened.wait(60)
+            assert self.opened.wait(300)
         return call()
 
 

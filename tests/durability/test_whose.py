@@ -263,11 +263,11 @@ class TestOneWriter:
             def hold() -> None:
                 with writer._calls:
                     inside.set()
-                    go.wait(10)
+                    go.wait(300)
 
             thread = threading.Thread(target=hold)
             thread.start()
-            assert inside.wait(10)
+            assert inside.wait(300)
             for call in (lambda: add_tiny(writer), writer.commit, writer.close):
                 with pytest.raises(BusyError, match="another thread is in a call"):
                     call()

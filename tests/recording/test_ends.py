@@ -389,18 +389,18 @@ class Gate:
         ends = encoder._block.arrays[TRAJECTORY_END]
         before = ends.copy()
         self.reached.set()
-        assert self.opened.wait(30)
+        assert self.opened.wait(300)
         self.changed.append(bool((ends != before).any()))
 
     def assert_waits(self, call: Callable[[], object]) -> None:
         """The call returns when the gate is opened, and not before; nothing changed by then."""
-        assert self.reached.wait(30)
+        assert self.reached.wait(300)
         caller = threading.Thread(target=call)
         caller.start()
         caller.join(0.2)
         assert caller.is_alive()
         self.opened.set()
-        caller.join(30)
+        caller.join(300)
         assert not caller.is_alive()
         assert self.changed
         assert not any(self.changed)

@@ -222,7 +222,7 @@ writer = open_writer(sys.argv[1], 4, encode_in="process")
 print(writer._pipeline._process._process.pid, flush=True)
 if sys.argv[2] == "forked" and os.fork() == 0:
     print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(600)
     os._exit(0)
 step = 0
 while True:
@@ -269,7 +269,7 @@ def test_a_fork_of_the_parent_keeps_it_no_longer(store: str) -> None:
     add(writer, *range(7))
     pid = os.fork()
     if pid == 0:
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
     try:
         process = process_of(writer)

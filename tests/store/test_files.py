@@ -62,7 +62,7 @@ def reading(path: str) -> Iterator[list[bytes]]:
     thread = threading.Thread(target=lambda: found.append(Path(path).read_bytes()), daemon=True)
     thread.start()
     yield found
-    thread.join(20)
+    thread.join(300)
     assert not thread.is_alive()
 
 

@@ -24,7 +24,7 @@ def test_results_keep_the_items_order_however_late_the_first_is(pool: WorkerPool
 
     def work(item: int) -> int:
         if item == 0:
-            assert late.wait(30)
+            assert late.wait(300)
         if item == 4:
             late.set()
         return item * item
@@ -50,7 +50,7 @@ def test_at_most_two_a_thread_are_taken_ahead(pool: WorkerPool) -> None:
 
 
 def test_work_is_shared_between_threads(pool: WorkerPool) -> None:
-    together = threading.Barrier(3, timeout=30)
+    together = threading.Barrier(3, timeout=300)
     assert len(list(pool.map_ahead(lambda _: together.wait(), range(3)))) == 3
 
 
@@ -83,7 +83,7 @@ def test_close_ends_the_threads_and_so_does_the_loss_of_a_pool(is_closed: bool) 
         del pool
         gc.collect()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive()
 
 
@@ -121,7 +121,7 @@ def test_shutdown_can_cancel_what_has_not_begun() -> None:
 
     pool = WorkerPool(1, "cancelled")
     running, waiting = pool.submit(work), pool.submit(work)
-    assert begun.wait(30)
+    assert begun.wait(300)
     pool.shutdown(wait=False, cancel_futures=True)
     assert not running.done(), "it did not wait"
     go_on.set()
@@ -134,6 +134,6 @@ def test_shutdown_can_cancel_what_has_not_begun() -> None:
 def test_a_thread_of_the_pool_may_shut_it_down() -> None:
     """As the garbage collector does there with a generator that nobody reads any more."""
     pool = WorkerPool(2, "test-own")
-    assert pool.submit(pool.shutdown).result(timeout=30) is None
+    assert pool.submit(pool.shutdown).result(timeout=300) is None
     with pytest.raises(RuntimeError, match="shut down"):
         pool.submit(str)
