@@ -28,7 +28,7 @@ from mosaic_collect import (
 from mosaic_collect.cli import main
 from mosaic_collect.look.charts import Timeline
 from mosaic_collect.reading.trajectories import failed_ids, interrupted_ids
-from tests.helpers import SMALL, rows
+from tests.helpers import SMALL, record, rows
 from tests.ranks import EVEN, MOVING, RAGGED, record_rank, record_ranks
 
 
@@ -125,15 +125,12 @@ def test_patterns_and_lists(ragged: str, tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError, match="no store matches"):
         TrajectoryDataset(f"{tmp_path}/none-*")
     odd = tmp_path / "a[1].zarr"
-    with TrajectoryWriter(odd, SMALL, 2) as writer:
-        writer.add_step(**rows(0, 2))
-    assert TrajectoryDataset(odd).num_steps == 1
+    assert record(odd, 1).num_steps == 1
 
 
 def test_two_stars_match_at_any_depth(tmp_path: Path) -> None:
     for at in ("a.zarr", "x/b.zarr", "x/y/z/c.zarr"):
-        with TrajectoryWriter(tmp_path / at, SMALL, 2) as writer:
-            writer.add_step(**rows(0, 2))
+        record(tmp_path / at, 1)
     found = [part.path for part in TrajectoryDataset(f"{tmp_path}/**/*.zarr").parts]
     assert found == [str(tmp_path / at) for at in ("a.zarr", "x/b.zarr", "x/y/z/c.zarr")]
     assert TrajectoryDataset(f"{tmp_path}/x/**/*.zarr").num_steps == 2
@@ -179,8 +176,7 @@ def test_stores_of_other_fields_or_origins_are_no_whole(tmp_path: Path) -> None:
     record_rank(folder, 1, 2, 2, metadata={"task": "run"})
     with pytest.raises(StoreMismatchError, match=r"task: .* says walk, .* says run"):
         TrajectoryDataset(folder)
-    with TrajectoryWriter(tmp_path / "z", MOVING, 2) as writer:
-        writer.add_step(**rows(0, 2, MOVING))
+    record(tmp_path / "z", 1, schema=MOVING)
     with pytest.raises(StoreMismatchError, match="motion_id"):
         TrajectoryDataset([f"{folder}/rank-00000", tmp_path / "z"])
 

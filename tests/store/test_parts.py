@@ -28,7 +28,7 @@ from mosaic_collect import (
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.ranks import Destination, Recording, part_name, rank_of
 from mosaic_collect.store.view import read_state
-from tests.helpers import SMALL, rows
+from tests.helpers import SMALL, record
 from tests.ranks import record_rank, record_ranks
 
 
@@ -91,8 +91,7 @@ def _of_another(folder: Path) -> None:
 
 
 def _by_itself(folder: Path) -> None:
-    with TrajectoryWriter(folder / "rank-00002", SMALL, 2) as writer:
-        writer.add_step(**rows(0, 2))
+    record(folder / "rank-00002", 1)
 
 
 def _both(folder: Path) -> None:
