@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ pytest.importorskip("torch")
 
 from mosaic_collect import StoreError, TrajectoryDataset
 from tests.collection.test_ranks import QUIET, check_whole
-from tests.helpers import REPO
+from tests.helpers import REPO, wait_until
 
 FLAGS = [
     *("--task", "Toy", "--checkpoint", "none.pt", "--passes", "1"),
@@ -67,13 +66,6 @@ def start(recipe: str, shell: dict[str, str], *flags: str) -> subprocess.Popen[b
     return subprocess.Popen(command, cwd=REPO, env=shell)
 
 
-def wait_for(condition: object, seconds: float = 200) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def steps(folder: Path) -> int:
     """Committed by all ranks; 0 as long as there are none."""
     try:
@@ -109,7 +101,7 @@ def test_several_nodes_one_of_which_is_stopped_and_comes_again(
         start("ranks_several_nodes.sh", {**told, "NODE": node}, "--output", f"{folder}")
         for node in "01"
     )
-    wait_for(lambda: (folder / "rank-00001").exists() and steps(folder / "rank-00001") >= 4)
+    wait_until(lambda: (folder / "rank-00001").exists() and steps(folder / "rank-00001") >= 4)
     second.send_signal(signal.SIGTERM)
     assert second.wait(100) == 128 + signal.SIGTERM
     assert first.wait(300) == 0
@@ -150,7 +142,7 @@ def test_slurm_queues_again_what_it_stops(tmp_path: Path, shell: dict[str, str])
         if number is None:
             assert job.wait(300) == 0
             continue
-        wait_for(lambda before=before: srun.exists() and steps(folder) >= before + 8)
+        wait_until(lambda before=before: srun.exists() and steps(folder) >= before + 8)
         os.kill(int(srun.read_text()), number)
         assert job.wait(100) == 128 + number
         before = steps(folder)
