@@ -18,6 +18,7 @@ from mosaic_collect.commands.shared import (
     answer,
     bar,
     engine_of,
+    engine_options,
     resumable,
     store_stem,
 )
@@ -85,7 +86,7 @@ def run_export(
             --fields student_observations actions action_mean action_sigma
     """
     names, path = _stores_and_target(paths)
-    processes = {n: options.pop(n) for n in ("scheduler", "workers") if n in options}
+    processes = engine_options(options)
     own = {"fps": fps, "state": state, "video": video or None}
     own = {name: value for name, value in own.items() if value is not None}
     form = format_of(path, format)

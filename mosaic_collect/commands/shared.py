@@ -57,6 +57,11 @@ def engine_of(
 ENGINE = {"of": engine_of, "group": "many processes"}
 
 
+def engine_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of ``engine_of`` out of all that a command was given."""
+    return {name: options.pop(name) for name in ("scheduler", "workers") if name in options}
+
+
 def dataset_of(stores: Sequence[str]) -> TrajectoryDataset:
     """The stores as one; a single one is named in errors as it was given."""
     return TrajectoryDataset(stores[0] if len(stores) == 1 else list(stores))

@@ -19,6 +19,7 @@ from mosaic_collect.commands.shared import (
     answer,
     bar,
     engine_of,
+    engine_options,
 )
 from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.export.compare import verify_export
@@ -154,7 +155,7 @@ def run_verify(
     Example:
         mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png
     """
-    processes = {n: options.pop(n) for n in ("scheduler", "workers") if n in options}
+    processes = engine_options(options)
     replay, first = _ReplayOptions(**options), None
     replay.check(store)
     if npy is not None:
