@@ -74,10 +74,13 @@ def child(store: str, code: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def end(process: subprocess.Popen[str], number: int | None = None) -> str:
-    """Send the signal and wait; the rest of the child's standard error."""
+    """Send the signal and wait; the rest of the child's standard error.
+
+    No disk or service that hangs in a test answers within that time.
+    """
     if number is not None:
         process.send_signal(number)
-    return process.communicate(timeout=300)[1]
+    return process.communicate(timeout=200)[1]
 
 
 IN_WITH = "with termination_as_exit(), open_tiny(path) as writer: spin(writer)"

@@ -164,6 +164,12 @@ class TestCheckpoint:
             wait_until(lambda: writer.stats.committed_steps == 3)
             assert_holds(TrajectoryDataset(store), range(3))
 
+    def test_without_seconds_a_partial_block_waits(self, store: str) -> None:
+        with open_writer(store, commit_seconds=None) as writer:
+            add(writer, 0, 1)
+            writer._steps.settle_all()
+            assert TrajectoryDataset(store).num_steps == 0
+
     def test_zero_seconds_commit_every_step(self, store: str) -> None:
         with open_writer(store, commit_seconds=0.0) as writer:
             for step in range(8):
