@@ -112,13 +112,22 @@ class RecordingFiles(WrappedFiles):
 
 
 class MarkedStore(Store):
-    """Marks each commit as such when it returns, where its files or objects are recorded."""
+    """Marks each commit as such when it returns; its files or objects are recorded."""
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         super().publish(state, with_shards)
-        recorder = getattr(self.blobs, "_files", self.blobs)
-        if hasattr(recorder, "mark"):
-            recorder.mark("committed", state.committed_steps)
+        self.mark_committed(state)
+
+    def mark_committed(self, state: StoreState) -> None:
+        getattr(self.blobs, "_files", self.blobs).mark("committed", state.committed_steps)
+
+
+class MarkedFirst(MarkedStore):
+    """A mistake: a commit is called done before it is."""
+
+    def publish(self, state: StoreState, with_shards: bool) -> None:
+        self.mark_committed(state)
+        super().publish(state, with_shards)
 
 
 class ArraysBeforeRoot(MarkedStore):

@@ -17,7 +17,12 @@ from mosaic_collect.store.metadata import StoreState
 from tests.durability.disk import Disk
 from tests.durability.explorer import Explorer, LostError, disk_after
 from tests.durability.figures import count
-from tests.durability.recording import ArraysBeforeRoot, MarkedStore, RecordingFiles
+from tests.durability.recording import (
+    ArraysBeforeRoot,
+    MarkedFirst,
+    MarkedStore,
+    RecordingFiles,
+)
 from tests.durability.rig import TINY_ENDS, add_tiny
 
 Adding = Callable[[int], None]
@@ -169,10 +174,12 @@ class RootBeforeShards(MarkedStore):
         (InPlace, MarkedStore, "zarr.json is no valid JSON"),
         (RecordingFiles, RootBeforeShards, "c.0.0.0 is missing"),
         (RecordingFiles, ArraysBeforeRoot, "x leads"),
+        (RecordingFiles, MarkedFirst, "0 steps are there, expected 1"),
     ],
     ids=[
         *("no data sync", "no shard sync", "no folder sync", "no root sync", "no sync above"),
         *("in place", "root before shards", "arrays before root"),
+        "marked first",
     ],
 )
 def test_a_mistake_is_found(files: type[RecordingFiles], folder: type[Store], found: str) -> None:

@@ -26,7 +26,7 @@ from tests.durability.object_states import (
     filled,
     look_at,
 )
-from tests.durability.recording import ArraysBeforeRoot, MarkedStore
+from tests.durability.recording import ArraysBeforeRoot, MarkedFirst, MarkedStore
 from tests.durability.rig import TINY_ENDS, add_tiny
 from tests.durability.test_crash_states import ending_run, first_run, nothing, short_run
 
@@ -145,6 +145,7 @@ class RootBeforeShards(RecordedBlobs):
         (NoSettling, MarkedStore, "is missing"),
         (RootBeforeShards, MarkedStore, "is missing"),
         (RecordedBlobs, ArraysBeforeRoot, "x leads"),
+        (RecordedBlobs, MarkedFirst, "0 steps are there, expected 1"),
     ],
     ids=lambda c: getattr(c, "__name__", ""),
 )
