@@ -90,28 +90,29 @@ def opened_target(path: str, nbytes: int, is_folder: bool = False) -> Iterator[T
         SpaceError: The disk has not that much.
         WriteError: The target cannot be written, or another export writes it just now.
     """
-    target = regular_target(path) or os.path.abspath(path)
-    folder, temp_path = os.path.dirname(target), temp_name(target, f".{secrets.token_hex(_NBYTES)}")
     no_room = f"no room for {nbytes} bytes"
-    _remove_killed(path, target, is_folder)
-    free = free_nbytes(folder)
-    if free is not None and free < nbytes:
-        raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
-    with _named(path, "cannot be written", no_room):
-        if is_folder:
-            os.mkdir(temp_path)
-        fd = _open(temp_path, is_folder, 0 if is_folder else os.O_CREAT | os.O_EXCL)
-    try:
-        with _named(path, "cannot be locked", no_room):
-            is_locked = try_lock(fd)
-        if is_locked is None:
-            _log.warning(_STAYS, path)
-        elif not is_locked or not os.path.exists(temp_path):
-            raise _busy(path)  # which took it for a killed export's
-        if not is_folder:
-            with _named(path, "cannot be written", no_room):
-                _reserve(fd, nbytes)
-        with _named(path, _FAILED, _FAILED):
+    with _named(path, _FAILED, _FAILED):
+        target = regular_target(path) or os.path.abspath(path)
+        folder = os.path.dirname(target)
+        temp_path = temp_name(target, f".{secrets.token_hex(_NBYTES)}")
+        _remove_killed(path, target, is_folder)
+        free = free_nbytes(folder)
+        if free is not None and free < nbytes:
+            raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
+        with _named(path, "cannot be written", no_room):
+            if is_folder:
+                os.mkdir(temp_path)
+            fd = _open(temp_path, is_folder, 0 if is_folder else os.O_CREAT | os.O_EXCL)
+        try:
+            with _named(path, "cannot be locked", no_room):
+                is_locked = try_lock(fd)
+            if is_locked is None:
+                _log.warning(_STAYS, path)
+            elif not is_locked or not os.path.exists(temp_path):
+                raise _busy(path)  # which took it for a killed export's
+            if not is_folder:
+                with _named(path, "cannot be written", no_room):
+                    _reserve(fd, nbytes)
             yield Target(temp_path, fd)
             if is_folder:
                 _sync_files(temp_path)
@@ -119,9 +120,9 @@ def opened_target(path: str, nbytes: int, is_folder: bool = False) -> Iterator[T
                 os.fsync(fd)
             os.replace(temp_path, target)
             PosixFiles().sync_folder(folder)
-    finally:  # what has become the target is no longer there
-        _remove(temp_path)
-        os.close(fd)
+        finally:  # what has become the target is no longer there
+            _remove(temp_path)
+            os.close(fd)
 
 
 @contextmanager

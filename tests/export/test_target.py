@@ -149,9 +149,15 @@ class TestWithoutLocks:
         assert listing(npy) == ["expert.npy", "expert.zarr"]
 
 
-def test_another_failure_of_a_lock_is_told(made: str, npy: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
-    with pytest.raises(WriteError, match="cannot be locked: input/output error"):
+@pytest.mark.parametrize(
+    ("module", "call", "words"),
+    [(fcntl, "flock", "cannot be locked"), (os, "statvfs", "writing failed, nothing was left")],
+)
+def test_what_fails_before_the_first_row_names_the_target(
+    made: str, npy: str, monkeypatch: Any, module: Any, call: str, words: str
+) -> None:
+    monkeypatch.setattr(module, call, failing(errno.EIO))
+    with pytest.raises(WriteError, match=rf"expert\.npy: {words}.*: input/output error"):
         export_npy(made, npy)
 
 
