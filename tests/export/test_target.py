@@ -161,6 +161,16 @@ def test_what_fails_before_the_first_row_names_the_target(
         export_npy(made, npy)
 
 
+def test_what_a_file_tells_only_when_it_is_closed_names_the_target(
+    npy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network's file system may that had no room."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", failing(errno.ENOSPC))
+        with pytest.raises(SpaceError, match=r"expert\.npy: writing failed"), opened_target(npy, 9):
+            pass
+
+
 def test_a_link_stays_and_the_file_it_leads_to_is_replaced(made: str, npy: str, tmp_path) -> None:
     (tmp_path / "runs").mkdir()
     os.symlink(os.path.join("runs", "first.npy"), npy)
