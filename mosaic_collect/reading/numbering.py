@@ -88,7 +88,16 @@ def number_stores(states: Sequence[StoreState]) -> list[Numbering]:
     each = [list(_keys(state.metadata)) for state in states]
     number = {key: i for i, key in enumerate(dict.fromkeys(key for keys in each for key in keys))}
     motions = (tuple(number[key] for key in keys) for keys in each)
-    return [Numbering(*of, len(number)) for of in zip(steps, blocks, ids, motions, strict=False)]
+    return [
+        Numbering(
+            first_step=step,
+            first_block=block,
+            first_id=first_id,
+            motions=own,
+            num_motions=len(number),
+        )
+        for step, block, first_id, own in zip(steps, blocks, ids, motions, strict=False)
+    ]
 
 
 def join_motions(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -298,7 +298,8 @@ def trace(table: Table, pool: Executor | None = None, selection: Selection | Non
 
 def _trace_part(part: Part, pool: Executor | None, selection: Selection | None) -> Traced:
     """All trajectories of one store, by ascending ids."""
-    now, numbering = np.empty(0, TRACED), part.numbering  # the open segment of each environment
+    numbering = part.numbering
+    now = np.empty(0, TRACED)  # the open segment of each environment
     found = [now]
     for block in range(part.state.num_blocks):
         block_of_all = numbering.first_block + block
